@@ -16,7 +16,7 @@ _PUBLIC = {
     "InputError": "helios.errors",
     "GenerationError": "helios.errors",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["GenerationError", "Helios", "InputError", "Session", "Video", "__version__"]
 
 
 def __getattr__(name: str):

@@ -19,4 +19,6 @@ def load_extra(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.split(".")[0]:
             raise
-        raise InputError(f'this needs the package {module!r}: install it with `pip install "helios[{extra}]"`') from error
+        raise InputError(
+            f'this needs the package {module!r}: install it with `pip install "helios[{extra}]"`'
+        ) from error

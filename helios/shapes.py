@@ -111,7 +111,9 @@ class Geometry:
     def chunks_for(self, num_frames: int) -> int:
         """Chunks that have to be generated for ``num_frames`` frames."""
         if num_frames <= 0:
-            raise InputError(f"num_frames={num_frames} asks for no video: pass 1 or more (a chunk is {self.chunk_frames})")
+            raise InputError(
+                f"num_frames={num_frames} asks for no video: pass 1 or more (a chunk is {self.chunk_frames})"
+            )
         return ceil(num_frames / self.chunk_frames)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
