@@ -1,0 +1,159 @@
+"""Roll a video out, chunk after chunk, each conditioned on a fixed window of the ones before it.
+
+The whole state between two chunks is :class:`RolloutState`: the history window, the anchor and the chunk counter. The
+same function serves streaming, offline generation, validation and distillation.
+
+B batch, C channels, T latent frames, H W latent height and width, S text tokens, E width of the text encoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from helios.conditioning.history import History
+from helios.models.transformer.context import TextContext
+from helios.sampling.denoise import (
+    ChunkNoise,
+    Condition,
+    Denoiser,
+    ForwardPass,
+    FullWalk,
+    Observer,
+    Walk,
+    denoise_chunk,
+    ignore,
+)
+from helios.noise import NoiseSource
+from helios.sampling.plan import SamplingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutState:
+    """Everything that a chunk needs from the chunks before it.
+
+    Attributes:
+        history: the window of clean latents and the anchor.
+        chunk: number of the next chunk.
+    """
+
+    history: History
+    chunk: int = 0
+
+
+class TextSource(Protocol):
+    """Encoded text of each chunk: conditional, and unconditional when the plan's guidance wants it."""
+
+    def conditional(self, chunk: int) -> TextContext: ...
+
+    def unconditional(self) -> TextContext: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantText:
+    """The same encoded text for every chunk."""
+
+    text: TextContext
+    negative: TextContext | None = None
+
+    def conditional(self, chunk: int) -> TextContext:
+        return self.text
+
+    def unconditional(self) -> TextContext:
+        if self.negative is None:
+            raise ValueError("this guidance runs an unconditional pass and needs a negative prompt's encoding")
+        return self.negative
+
+
+class PassLayout(Protocol):
+    """How the conditional and the unconditional pass share the network."""
+
+    def condition(self, model: Denoiser, text: TextContext, negative: TextContext, history) -> Condition: ...
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """Both passes as one batch: fewer launches and fuller matrices, twice the activations."""
+
+    def condition(self, model, text: TextContext, negative: TextContext, history) -> Condition:
+        both = ForwardPass(text=TextContext.cat([text, negative]), history=history.repeat(2), copies=2)
+        return Condition(passes=(both,))
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """One pass after the other: half the activations, for devices that are short of memory."""
+
+    def condition(self, model, text: TextContext, negative: TextContext, history) -> Condition:
+        return Condition(passes=(ForwardPass(text=text, history=history), ForwardPass(text=negative, history=history)))
+
+
+def rollout(
+    model: Denoiser,
+    plan: SamplingPlan,
+    text: TextSource,
+    state: RolloutState,
+    noise: NoiseSource,
+    *,
+    chunks: int,
+    layout: PassLayout = OneBatch(),
+    walk: Walk = FullWalk(),
+    observer: Observer = ignore,
+) -> Iterator[tuple[Tensor, RolloutState]]:
+    """Yield ``chunks`` times the clean latents [B, C, T, H, W] of the next chunk and the state after it.
+
+    Memory does not depend on ``chunks``. The text is asked for chunk by chunk, so a prompt may change between two.
+    """
+    for _ in range(chunks):
+        latents_BCTHW = next_chunk(model, plan, text, state, noise, layout=layout, walk=walk, observer=observer)
+        history = plan.anchor.after_chunk(state.history, latents_BCTHW, state.chunk)
+        state = RolloutState(history=history, chunk=state.chunk + 1)
+        yield latents_BCTHW, state
+
+
+def next_chunk(
+    model: Denoiser,
+    plan: SamplingPlan,
+    text: TextSource,
+    state: RolloutState,
+    noise: NoiseSource,
+    *,
+    layout: PassLayout = OneBatch(),
+    walk: Walk = FullWalk(),
+    observer: Observer = ignore,
+) -> Tensor:
+    """Clean latents [B, C, T, H, W] (float32) of chunk number ``state.chunk``."""
+    window = state.history.window_BCTHW
+    condition = condition_chunk(model, plan, text, state, layout)
+    drawn = ChunkNoise.draw(plan, noise, state.chunk, window.shape[0], window.device)
+    return denoise_chunk(
+        model,
+        plan,
+        condition,
+        drawn,
+        chunk=state.chunk,
+        amplified=state.chunk == 0,
+        walk=walk,
+        observer=observer,
+    )
+
+
+def condition_chunk(
+    model: Denoiser, plan: SamplingPlan, text: TextSource, state: RolloutState, layout: PassLayout = OneBatch()
+) -> Condition:
+    """Encode what is constant within a chunk: its history, and its text where that changed."""
+    streams = plan.anchor.split(state.history, plan.geometry)
+    history = model.encode_history(streams, positions=plan.anchor.positions(plan.geometry))
+    conditional = text.conditional(state.chunk)
+    if not plan.guidance.needs_negative:
+        return Condition.plain(conditional, history)
+    return layout.condition(model, conditional, text.unconditional(), history)
+
+
+def start_state(plan: SamplingPlan, batch: int, device: torch.device | str = "cpu") -> RolloutState:
+    """The state before the first chunk of a text-to-video run."""
+    rows, columns = plan.geometry.latent_size(plan.height, plan.width)
+    frames = plan.anchor.window(plan.geometry)
+    return RolloutState(history=History.empty(batch, frames, plan.geometry, rows, columns, device))
