@@ -1,0 +1,99 @@
+"""The parts of the Wan VAE: residual block, per-frame attention, resampling in space and time.
+
+Letters: B batch, C channels, T frames (pixel or latent, by depth), H W height and width at that depth, P pixels H * W.
+
+Each part takes the module that holds its weights (Diffusers' names), its input, and the causal memory.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helios.models.vae.memory import CausalMemory
+from helios.models.vae.norm import rms_norm, rms_norm_silu
+from helios.ops.conv3d import frame_conv2d, window_conv3d, with_past
+
+
+def causal_conv(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """A causal convolution with the weights of ``conv``."""
+    past_frames = conv.weight.shape[2] - 1
+    window = with_past(x_BCTHW, past_frames, memory.past(conv))
+    if past_frames:
+        memory.keep(conv, window, past_frames)
+    return window_conv3d(window, conv.weight, conv.bias)
+
+
+def residual_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """``shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))``; the shortcut is a 1x1x1 convolution where widths differ."""
+    shortcut = x_BCTHW
+    if isinstance(block.conv_shortcut, nn.Conv3d):
+        shortcut = window_conv3d(x_BCTHW, block.conv_shortcut.weight, block.conv_shortcut.bias)
+    hidden = causal_conv(block.conv1, rms_norm_silu(x_BCTHW, block.norm1.gamma), memory)
+    hidden = block.dropout(rms_norm_silu(hidden, block.norm2.gamma))
+    return causal_conv(block.conv2, hidden, memory) + shortcut
+
+
+def attention_block(block: nn.Module, x_BCTHW: Tensor) -> Tensor:
+    """Single-head self-attention among the pixels of each frame, added to the input."""
+    _, channels, _, height, width = x_BCTHW.shape
+    qkv = frame_conv2d(rms_norm(x_BCTHW, block.norm.gamma), block.to_qkv.weight, block.to_qkv.bias)
+    q_BTPC, k_BTPC, v_BTPC = qkv.permute(0, 2, 3, 4, 1).flatten(2, 3).split(channels, dim=-1)
+    mixed_BTPC = F.scaled_dot_product_attention(q_BTPC, k_BTPC, v_BTPC)
+    mixed = mixed_BTPC.unflatten(2, (height, width)).permute(0, 4, 1, 2, 3)
+    return x_BCTHW + frame_conv2d(mixed, block.proj.weight, block.proj.bias)
+
+
+def mid_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """Residual block, then (attention, residual block) once or more."""
+    x_BCTHW = residual_block(block.resnets[0], x_BCTHW, memory)
+    for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
+        x_BCTHW = residual_block(resnet, attention_block(attention, x_BCTHW), memory)
+    return x_BCTHW
+
+
+def downsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """Halve height and width, and where the block has a time convolution, the frames after the first as well.
+
+    The frames are padded by zeros at the right and the bottom only.
+    """
+    conv = block.resample[1]
+    x_BCTHW = frame_conv2d(F.pad(x_BCTHW, (0, 1, 0, 1)), conv.weight, conv.bias, stride=2, padding=0)
+    return halve_time(block.time_conv, x_BCTHW, memory) if hasattr(block, "time_conv") else x_BCTHW
+
+
+def halve_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """The first frame of a chunk passes as it is; each later pair becomes one frame, seen with the frame before it."""
+    past = memory.past(conv)
+    window = x_BCTHW if past is None else torch.cat([past, x_BCTHW], dim=2)
+    memory.keep(conv, window, 1)
+    first = [x_BCTHW[:, :, :1]] if past is None else []
+    if window.shape[2] == 1:
+        return x_BCTHW
+    return torch.cat([*first, window_conv3d(window, conv.weight, conv.bias, time_stride=2)], dim=2)
+
+
+def upsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """Double height and width, and where the block has a time convolution, the frames after the first as well."""
+    if hasattr(block, "time_conv"):
+        x_BCTHW = double_time(block.time_conv, x_BCTHW, memory)
+    conv = block.resample[1]
+    return frame_conv2d(double_space(x_BCTHW), conv.weight, conv.bias)
+
+
+def double_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """The first frame of a chunk passes as it is; each later one becomes two.
+
+    The causal convolution starts after the first frame and does not see it: its past is zeros there.
+    """
+    first, later = ([], x_BCTHW) if memory.started else ([x_BCTHW[:, :, :1]], x_BCTHW[:, :, 1:])
+    if later.shape[2] == 0:
+        return x_BCTHW
+    pairs = causal_conv(conv, later, memory).unflatten(1, (2, -1))  # [B, 2, C, T, H, W]
+    return torch.cat([*first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
+
+
+def double_space(x_BCTHW: Tensor) -> Tensor:
+    """Each pixel becomes a 2 x 2 block."""
+    batch, channels, frames, height, width = x_BCTHW.shape
+    grown = x_BCTHW[:, :, :, :, None, :, None].expand(batch, channels, frames, height, 2, width, 2)
+    return grown.reshape(batch, channels, frames, 2 * height, 2 * width)
