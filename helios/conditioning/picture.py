@@ -7,6 +7,7 @@ past freezes the motion; one control, ``motion``, scales all those noise ranges 
 B batch, C channels, F pixel frames, T latent frames, H W height and width (pixels for F, latent for T).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,38 +68,48 @@ def history_from_image(
 
 def history_from_video(
     vae: HeliosVAE,
-    video_BCFHW: Tensor,
+    first_BCHW: Tensor,
+    chunks_BCFHW: Sequence[Tensor],
     noise: NoiseSource,
     *,
     geometry: Geometry,
     anchor: AnchorPolicy,
     motion: Motion = Motion(),
+    skipped: int = 0,
 ) -> History:
-    """The past of a video that goes on from another one. Only the chunks that fit the history window are encoded.
+    """The past of a video that goes on from another one.
 
     Args:
-        video_BCFHW: RGB in [-1, 1] at the size of the video, at least one chunk of frames long.
-    Raises: InputError when it is shorter than one chunk.
+        first_BCHW: its very first frame, RGB in [-1, 1] at the size of the video.
+        chunks_BCFHW: its last whole chunks of frames, oldest first; see :func:`last_chunks`.
+        skipped: whole chunks before those, which have left the history window. They are not needed, but their random
+            numbers are drawn, because the published order of draws counts them.
     """
-    chunks = last_chunks(video_BCFHW, geometry)
-    kept = -(-anchor.window(geometry) // geometry.chunk_latent_frames)
-    anchor_BCTHW = _encode(vae, video_BCFHW[:, :, :1], noise, Address(Purpose.ANCHOR_POSTERIOR), geometry)
-    posterior = [
-        _posterior_noise(c, noise, Address(Purpose.HISTORY_POSTERIOR, i), geometry) for i, c in enumerate(chunks)
-    ]
+    addresses = [Address(Purpose.HISTORY_POSTERIOR, chunk=index) for index in range(skipped + len(chunks_BCFHW))]
+    shape = _latent_shape(chunks_BCFHW[0], geometry)
+    anchor_BCTHW = _encode(vae, first_BCHW[:, :, None], noise, Address(Purpose.ANCHOR_POSTERIOR), geometry)
+    posterior = [noise.normal(address, shape) for address in addresses]
     anchor_BCTHW = _noised(anchor_BCTHW, noise, motion, Purpose.ANCHOR_SIGMA, Purpose.ANCHOR_NOISE)
     history = _empty_like(anchor_BCTHW, geometry, anchor).with_anchor(anchor_BCTHW)
-    for index, (chunk_BCFHW, posterior_BCTHW) in enumerate(zip(chunks, posterior)):
-        # Chunks that have left the window are not encoded, but their draws are made: the order of draws is a contract.
-        visible = index >= len(chunks) - kept
-        latents_BCTHW = vae.encode(chunk_BCFHW, posterior_BCTHW) if visible else posterior_BCTHW
-        noised = _noised(latents_BCTHW, noise, motion, Purpose.HISTORY_SIGMA, Purpose.HISTORY_NOISE, chunk=index)
-        history = history.append(noised) if visible else history
+    for index, posterior_BCTHW in enumerate(posterior):
+        latents_BCTHW = posterior_BCTHW.to(first_BCHW.device)
+        if index >= skipped:
+            latents_BCTHW = vae.encode(chunks_BCFHW[index - skipped], latents_BCTHW)
+        latents_BCTHW = _noised(latents_BCTHW, noise, motion, Purpose.HISTORY_SIGMA, Purpose.HISTORY_NOISE, index)
+        history = history.append(latents_BCTHW) if index >= skipped else history
     return history
 
 
+def chunks_in_window(geometry: Geometry, anchor: AnchorPolicy) -> int:
+    """How many whole chunks of a given video can still be seen in the history window (3 in the released models)."""
+    return -(-anchor.window(geometry) // geometry.chunk_latent_frames)
+
+
 def last_chunks(video_BCFHW: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
-    """Whole chunks of frames aligned to the end of a video, oldest first."""
+    """Whole chunks of frames aligned to the end of a video, oldest first.
+
+    Raises: InputError when the video is shorter than one chunk.
+    """
     frames, per_chunk = video_BCFHW.shape[2], geometry.chunk_frames
     count = frames // per_chunk
     if count == 0:
@@ -107,14 +118,13 @@ def last_chunks(video_BCFHW: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
 
 
 def _encode(vae: HeliosVAE, pixels_BCFHW: Tensor, noise: NoiseSource, address: Address, geometry: Geometry) -> Tensor:
-    return vae.encode(pixels_BCFHW, _posterior_noise(pixels_BCFHW, noise, address, geometry))
+    posterior_BCTHW = noise.normal(address, _latent_shape(pixels_BCFHW, geometry))
+    return vae.encode(pixels_BCFHW, posterior_BCTHW.to(pixels_BCFHW.device))
 
 
-def _posterior_noise(pixels_BCFHW: Tensor, noise: NoiseSource, address: Address, geometry: Geometry) -> Tensor:
+def _latent_shape(pixels_BCFHW: Tensor, geometry: Geometry) -> tuple[int, ...]:
     batch, _, frames, height, width = pixels_BCFHW.shape
-    rows, columns = geometry.latent_size(height, width)
-    shape = (batch, geometry.latent_channels, geometry.latent_frames(frames), rows, columns)
-    return noise.normal(address, shape).to(pixels_BCFHW.device)
+    return batch, geometry.latent_channels, geometry.latent_frames(frames), *geometry.latent_size(height, width)
 
 
 def _noised(

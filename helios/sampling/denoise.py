@@ -7,7 +7,6 @@ input or output and holds no state between calls.
 B batch, C channels, T latent frames, H W latent height and width.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,11 +63,25 @@ class StepEvent:
     timestep: float
 
 
-Observer = Callable[[StepEvent], None]
+class Observer(Protocol):
+    """Told about a chunk as it is made. It must not change what it is shown; it may raise to stop the run."""
+
+    def conditioned(self, chunk: int) -> None:
+        """Text and history of the chunk are encoded and its noise is drawn."""
+        ...
+
+    def stepped(self, event: StepEvent) -> None:
+        """A denoising step is done (on an accelerator: queued)."""
+        ...
 
 
-def ignore(event: StepEvent) -> None:
+@dataclass(frozen=True)
+class Silent:
     """The observer that does nothing."""
+
+    def conditioned(self, chunk: int) -> None: ...
+
+    def stepped(self, event: StepEvent) -> None: ...
 
 
 class Walk(Protocol):
@@ -141,7 +154,7 @@ def denoise_chunk(
     chunk: int = 0,
     amplified: bool = False,
     walk: Walk = FullWalk(),
-    observer: Observer = ignore,
+    observer: Observer = Silent(),
 ) -> Tensor:
     """Clean latents [B, C, T, H, W] (float32, full resolution) of one chunk.
 
@@ -152,7 +165,7 @@ def denoise_chunk(
         chunk: its number in the video, for the observer.
         amplified: use the doubled schedule of a first chunk, if the plan has one.
         walk: how far each level is walked.
-        observer: called after every step, with latents that it must not change.
+        observer: told about every step.
     """
     x_BCTHW = noise.start_BCTHW
     for level in range(plan.geometry.levels):
@@ -186,7 +199,7 @@ def _denoise_level(
             leaves_early = step == last < steps - 1
             advance = solver.x0 if leaves_early else solver.step
             x_BCTHW = advance(step, velocity, x_BCTHW)
-        observer(StepEvent(chunk, level, step, steps, x_BCTHW, schedule.timesteps[step]))
+        observer.stepped(StepEvent(chunk, level, step, steps, x_BCTHW, schedule.timesteps[step]))
     return x_BCTHW
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from helios.conditioning.history import History
 from helios.models.transformer.context import TextContext
+from helios.noise import NoiseSource
 from helios.sampling.denoise import (
     ChunkNoise,
     Condition,
@@ -22,11 +23,10 @@ from helios.sampling.denoise import (
     ForwardPass,
     FullWalk,
     Observer,
+    Silent,
     Walk,
     denoise_chunk,
-    ignore,
 )
-from helios.noise import NoiseSource
 from helios.sampling.plan import SamplingPlan
 
 
@@ -100,7 +100,7 @@ def rollout(
     chunks: int,
     layout: PassLayout = OneBatch(),
     walk: Walk = FullWalk(),
-    observer: Observer = ignore,
+    observer: Observer = Silent(),
 ) -> Iterator[tuple[Tensor, RolloutState]]:
     """Yield ``chunks`` times the clean latents [B, C, T, H, W] of the next chunk and the state after it.
 
@@ -122,21 +122,16 @@ def next_chunk(
     *,
     layout: PassLayout = OneBatch(),
     walk: Walk = FullWalk(),
-    observer: Observer = ignore,
+    observer: Observer = Silent(),
 ) -> Tensor:
     """Clean latents [B, C, T, H, W] (float32) of chunk number ``state.chunk``."""
     window = state.history.window_BCTHW
     condition = condition_chunk(model, plan, text, state, layout)
     drawn = ChunkNoise.draw(plan, noise, state.chunk, window.shape[0], window.device)
+    observer.conditioned(state.chunk)
+    first = state.chunk == 0
     return denoise_chunk(
-        model,
-        plan,
-        condition,
-        drawn,
-        chunk=state.chunk,
-        amplified=state.chunk == 0,
-        walk=walk,
-        observer=observer,
+        model, plan, condition, drawn, chunk=state.chunk, amplified=first, walk=walk, observer=observer
     )
 
 

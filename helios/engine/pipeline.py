@@ -1,0 +1,366 @@
+"""``Helios``: a loaded checkpoint that generates, streams and resumes video."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from helios import __version__
+from helios.checkpoints import CheckpointInfo, inspect, load_prompt_encoder, load_transformer, load_vae, resolve
+from helios.conditioning.picture import Motion
+from helios.conditioning.timeline import Timeline, read_timeline, timeline_of
+from helios.device import default_dtype, resolve_device
+from helios.engine.request import Request, guidance_for
+from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
+from helios.engine.start import Start, read_start
+from helios.engine.state import SessionState
+from helios.engine.text import StreamText
+from helios.engine.video import Chunk, Video
+from helios.engine.watch import ProgressCallback
+from helios.errors import InputError
+from helios.sampling.plan import SamplingPlan
+from helios.sampling.rollout import RolloutState
+
+TimelineLike = Timeline | str | Path | Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that has been checked against a checkpoint, before any weights are loaded."""
+
+    request: Request
+    plan: SamplingPlan
+    start: Start
+
+
+def prepare(
+    info: CheckpointInfo,
+    prompts: str | Sequence[str] | None = None,
+    *,
+    timeline: TimelineLike | None = None,
+    blend: int = 0,
+    negative_prompt: str = "",
+    image: Any | None = None,
+    video: Any | None = None,
+    fit: Any | None = None,
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    seed: int | Sequence[int] = 0,
+    steps: Sequence[int] | None = None,
+    guidance: float | None = None,
+    fps: float = 24.0,
+    motion: float = 1.0,
+    anchor: str = "first-frame",
+    amplify_first_chunk: bool | None = None,
+    noise: str = "default",
+) -> Prepared:
+    """Check a run against a checkpoint and fill in what the checkpoint decides.
+
+    The arguments are those of :meth:`Helios.generate`; ``None`` means the checkpoint's own preset.
+
+    Raises: InputError, one sentence, for anything that cannot work.
+    """
+    timelines = _timelines(prompts, timeline, blend, fps, info.geometry.chunk_frames)
+    preset = info.preset
+    request = Request(
+        timelines=timelines,
+        seeds=_seeds(seed, len(timelines)),
+        negative=negative_prompt,
+        num_frames=preset.num_frames if num_frames is None else num_frames,
+        height=height or preset.height,
+        width=width or preset.width,
+        fps=fps,
+        steps=tuple(preset.steps if steps is None else steps),
+        guidance_scale=getattr(preset.guidance, "scale", 1.0) if guidance is None else guidance,
+        motion=motion,
+        anchor=anchor,
+        amplify_first_chunk=preset.amplify_first_chunk if amplify_first_chunk is None else amplify_first_chunk,
+        noise=noise,
+    )
+    return check(info, request, image=image, video=video, fit=fit)
+
+
+def check(
+    info: CheckpointInfo,
+    request: Request,
+    *,
+    image: Any | None = None,
+    video: Any | None = None,
+    fit: Any | None = None,
+) -> Prepared:
+    """Check a whole request against a checkpoint and read its image or video. Loads no weights.
+
+    Raises: InputError, one sentence, for anything that cannot work.
+    """
+    plan = plan_for(info, request)
+    start = read_start(
+        image=image,
+        video=video,
+        height=request.height,
+        width=request.width,
+        fps=request.fps,
+        geometry=info.geometry,
+        anchor=plan.anchor,
+        fit=fit,
+    )
+    return Prepared(request=request, plan=plan, start=start)
+
+
+def plan_for(info: CheckpointInfo, request: Request) -> SamplingPlan:
+    """The sampling plan of a request on a checkpoint."""
+    return SamplingPlan(
+        geometry=info.geometry,
+        scheduler=info.scheduler,
+        height=request.height,
+        width=request.width,
+        steps=request.steps,
+        guidance=guidance_for(request.guidance_scale, info.preset.guidance),
+        anchor=request.anchor_policy,
+        amplify_first_chunk=request.amplify_first_chunk,
+    )
+
+
+def _timelines(
+    prompts: str | Sequence[str] | None, timeline: TimelineLike | None, blend: int, fps: float, chunk_frames: int
+) -> tuple[Timeline, ...]:
+    if timeline is not None:
+        if prompts:
+            raise InputError("a prompt and a timeline were both given: put the prompt into the timeline at time 0")
+        if isinstance(timeline, Timeline):
+            return (timeline,)
+        entries = read_timeline(timeline) if isinstance(timeline, str | Path) else list(timeline)
+        return (timeline_of(entries, fps=fps, chunk_frames=chunk_frames, blend=blend),)
+    if prompts is None:
+        raise InputError("no prompt was given: say what the video should show")
+    return tuple(Timeline.single(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts))
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """One seed per video; a single number counts up over a batch."""
+    return tuple(seed + i for i in range(count)) if isinstance(seed, int) else tuple(seed)
+
+
+class Helios:
+    """A loaded checkpoint.
+
+    >>> from helios import Helios
+    >>> video = Helios.from_pretrained().generate("a red circle moves right", num_frames=99)  # doctest: +SKIP
+    >>> video.save("out.mp4")  # doctest: +SKIP
+    """
+
+    def __init__(self, info: CheckpointInfo, *, transformer, vae, encoder, device: torch.device) -> None:
+        self.info = info
+        self.transformer, self.vae, self.encoder, self.device = transformer, vae, encoder, device
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        vae_dtype: str | torch.dtype = torch.float32,
+        revision: str | None = None,
+        offline: bool | None = None,
+    ) -> "Helios":
+        """Load a checkpoint.
+
+        Args:
+            source: a folder, a Hugging Face id, ``modelscope:ORG/NAME``, a short name such as ``helios-distilled``, or
+                None for the small model.
+            device: ``auto`` takes the accelerator if there is one.
+            dtype: of transformer and text encoder; ``auto`` is bfloat16 on accelerators and float32 on the CPU.
+            vae_dtype: of the VAE; float32 is the published setting.
+            revision: commit, tag or branch on the hub.
+            offline: True uses only what is on this machine.
+        Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself.
+        """
+        info = inspect(resolve(source, revision=revision, offline=offline))
+        return cls.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype)
+
+    @classmethod
+    def from_info(
+        cls,
+        info: CheckpointInfo,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        vae_dtype: str | torch.dtype = torch.float32,
+    ) -> "Helios":
+        """Load a checkpoint that has been inspected."""
+        device = resolve_device(device)
+        dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
+        return cls(
+            info,
+            transformer=load_transformer(info, device=device, dtype=dtype),
+            vae=load_vae(info, device=device, dtype=vae_dtype),
+            encoder=load_prompt_encoder(info, device=device, dtype=dtype),
+            device=device,
+        )
+
+    def prepare(self, prompts: str | Sequence[str] | None = None, **settings) -> Prepared:
+        """Check a run without starting it; the arguments are those of :meth:`generate`."""
+        prepared = prepare(self.info, prompts, **settings)
+        for timeline in prepared.request.timelines:
+            for prompt in timeline.prompts:
+                self.encoder.check(prompt)
+        return prepared
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        pixels: PixelFormat = Uint8Pixels(),
+        **settings,
+    ) -> Video:
+        """Make one video.
+
+        Args:
+            prompt: what it shows; or pass ``timeline``.
+            timeline: a file, (seconds, prompt) pairs or a Timeline; ``blend`` chunks fade from one to the next.
+            negative_prompt: for the unconditional pass; unused without guidance.
+            image: path, PIL image or [H, W, 3] uint8 to begin from. ``video``: path or [F, H, W, 3] to go on from.
+            num_frames, height, width, fps: of the video; exactly as many frames come back.
+            seed: same seed, same video.
+            steps: per level, coarsest first.
+            guidance: scale; 1 is none.
+            motion: how far the video may move away from a given image or video; 1 as released.
+            anchor: ``first-frame``, ``second-chunk`` or ``none``.
+            noise: ``default`` or ``reference`` (the published order of draws, for parity).
+            progress: called after every denoising step.
+        Raises: InputError before anything runs; GenerationError when numbers break.
+        """
+        return self._collect(self.session(prompt, progress=progress, pixels=pixels, **settings))[0]
+
+    def generate_batch(
+        self, prompts: Sequence[str], *, progress: ProgressCallback | None = None, **settings
+    ) -> list[Video]:
+        """Make one video per prompt, together; each equals the video made alone with its seed."""
+        return self._collect(self.session(list(prompts), progress=progress, **settings))
+
+    def stream(self, prompt: str | None = None, **settings) -> Iterator[Chunk]:
+        """Yield chunks as they are made; memory does not grow. Arguments as for :meth:`generate`."""
+        return iter(self.session(prompt, **settings))
+
+    def session(
+        self,
+        prompts: str | Sequence[str] | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        pixels: PixelFormat = Uint8Pixels(),
+        decoding: Decoding = WholeChunks(),
+        **settings,
+    ) -> Session:
+        """A stream whose prompt can be changed and whose state can be saved. Arguments as for :meth:`generate`."""
+        return self.open(self.prepare(prompts, **settings), progress=progress, pixels=pixels, decoding=decoding)
+
+    @torch.no_grad()
+    def open(
+        self,
+        prepared: Prepared,
+        *,
+        progress: ProgressCallback | None = None,
+        pixels: PixelFormat = Uint8Pixels(),
+        decoding: Decoding = WholeChunks(),
+    ) -> Session:
+        """Start a prepared run."""
+        request, noise = prepared.request, prepared.request.noise_source()
+        motion = Motion(amount=request.motion)
+        batch = len(request.seeds)
+        rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
+        state = SessionState(rollout=rollout, frames_done=0, request=request, identity=self.info.identity)
+        return self._session(prepared.plan, state, noise, progress=progress, pixels=pixels, decoding=decoding)
+
+    def resume(
+        self,
+        path: str | Path,
+        *,
+        num_frames: int | None = None,
+        progress: ProgressCallback | None = None,
+        pixels: PixelFormat = Uint8Pixels(),
+        decoding: Decoding = WholeChunks(),
+    ) -> Session:
+        """Take a saved stream up again; only frames that were not handed out yet come out.
+
+        Args:
+            num_frames: length of the whole video from its beginning; the saved length if left out. To branch, change
+                the prompt of the session before iterating.
+        Raises: InputError when the file belongs to another checkpoint, or the video is already that long.
+        """
+        state = SessionState.load(path)
+        if state.identity != self.info.identity:
+            raise InputError(f"{path} belongs to another checkpoint ({state.identity}): load that one to go on with it")
+        request = state.request.with_frames(num_frames or state.request.num_frames)
+        if request.num_frames <= state.frames_done:
+            raise InputError(
+                f"{path} already has {state.frames_done} frames: pass num_frames above that to make the video longer"
+            )
+        history = state.rollout.history
+        moved = type(history)(
+            window_BCTHW=history.window_BCTHW.to(self.device),
+            anchor_BCTHW=history.anchor_BCTHW.to(self.device),
+            anchored=history.anchored,
+        )
+        rollout = RolloutState(history=moved, chunk=state.rollout.chunk)
+        state = SessionState(rollout=rollout, frames_done=state.frames_done, request=request, identity=state.identity)
+        noise = request.noise_source()
+        return self._session(
+            plan_for(self.info, request), state, noise, progress=progress, pixels=pixels, decoding=decoding
+        )
+
+    def release_text_encoder(self) -> None:
+        """Free the text encoder's weights; prompts encoded so far keep working."""
+        self.encoder.release()
+
+    def record(self, request: Request) -> dict:
+        """Everything needed to repeat a run, as JSON data: settings, checkpoint, version."""
+        return {
+            "helios": __version__,
+            "checkpoint": {
+                "name": self.info.path.name,
+                "identity": self.info.identity,
+                "variant": self.info.variant.value,
+            },
+            "dtype": str(self.transformer.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            **request.to_json(),
+        }
+
+    def _session(self, plan: SamplingPlan, state: SessionState, noise, **how) -> Session:
+        request = state.request
+        text = StreamText(self.transformer, self.encoder, request.timelines, request.negative)
+        parts = Parts(transformer=self.transformer, vae=self.vae, device=self.device, identity=self.info.identity)
+        return Session(parts, plan, request, text, state, noise, **how)
+
+    def _collect(self, session: Session) -> list[Video]:
+        request, frames_BFHWC = session.request, None
+        for chunk in session:
+            if frames_BFHWC is None:
+                shape = (len(request.seeds), request.num_frames, *chunk.frames_BFHWC.shape[2:])
+                frames_BFHWC = np.empty(shape, chunk.frames_BFHWC.dtype)
+            end = chunk.first_frame + chunk.frames_BFHWC.shape[1]
+            frames_BFHWC[:, chunk.first_frame : end] = chunk.frames_BFHWC
+        record = self.record(request)
+        return [Video(frames_FHWC=frames, fps=request.fps, record=record) for frames in frames_BFHWC]
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """A dtype from its name; ``auto`` suits the device.
+
+    Raises: InputError for a name that Helios does not run in.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        return default_dtype(device)
+    if name not in _DTYPES:
+        raise InputError(f"dtype={name!r} is unknown: use auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]

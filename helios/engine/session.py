@@ -1,0 +1,242 @@
+"""One running stream.
+
+B videos, C channels, T latent frames, F pixel frames, H W height and width.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from helios.device import device_memory
+from helios.engine.request import Request
+from helios.engine.state import SessionState
+from helios.engine.text import StreamText
+from helios.engine.video import Chunk, ChunkTimings
+from helios.engine.watch import ChunkWatch, ProgressCallback
+from helios.errors import Cancelled, InputError
+from helios.models.vae import HeliosVAE
+from helios.noise import NoiseSource
+from helios.sampling.plan import SamplingPlan
+from helios.sampling.rollout import OneBatch, PassLayout, RolloutState, rollout
+
+if TYPE_CHECKING:
+    from helios.models.transformer import HeliosTransformer3DModel
+
+
+class PixelFormat(Protocol):
+    """Turns decoded pixels in [-1, 1] into what leaves the device."""
+
+    def convert(self, vae: HeliosVAE, pixels_BCFHW: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Uint8Pixels:
+    """[B, F, H, W, 3] uint8, converted on the device so that a quarter of the bytes are copied."""
+
+    def convert(self, vae: HeliosVAE, pixels_BCFHW: Tensor) -> Tensor:
+        return vae.to_uint8(pixels_BCFHW)
+
+
+@dataclass(frozen=True)
+class FloatPixels:
+    """[B, F, H, W, 3] float32 in [0, 1], without rounding."""
+
+    def convert(self, vae: HeliosVAE, pixels_BCFHW: Tensor) -> Tensor:
+        return (pixels_BCFHW.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
+
+
+class Decoding(Protocol):
+    """How the latents of a chunk become pixels."""
+
+    def pieces(self, vae: HeliosVAE, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        """Pixels [B, 3, F, H, W] in [-1, 1], in one or more pieces along time."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholeChunks:
+    """All frames of a chunk at once: the fastest."""
+
+    def pieces(self, vae: HeliosVAE, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        yield vae.decode(latents_BCTHW)
+
+
+@dataclass(frozen=True)
+class EarlyFrames:
+    """Each latent frame's pixels as soon as they are decoded: the first frame leaves before the last is begun."""
+
+    def pieces(self, vae: HeliosVAE, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        yield from vae.decode_progressive(latents_BCTHW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The loaded pieces of a checkpoint that a session runs on."""
+
+    transformer: "HeliosTransformer3DModel"
+    vae: HeliosVAE
+    device: torch.device
+    identity: str
+
+
+class Session:
+    """One stream of chunks; iterate over it. Its memory does not depend on the length of the video.
+
+    The state between two chunks is a few megabytes: :meth:`save` writes it, ``Helios.resume`` takes it up again, and a
+    second session from the same file branches the video. Another thread may call :meth:`set_prompt` and :meth:`cancel`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        plan: SamplingPlan,
+        request: Request,
+        text: StreamText,
+        state: SessionState,
+        noise: NoiseSource,
+        *,
+        progress: ProgressCallback | None = None,
+        pixels: PixelFormat = Uint8Pixels(),
+        decoding: Decoding = WholeChunks(),
+        layout: PassLayout = OneBatch(),
+    ) -> None:
+        self.plan, self.request = plan, request
+        self._parts, self._text, self._state, self._noise = parts, text, state, noise
+        self._progress, self._pixels, self._decoding, self._layout = progress, pixels, decoding, layout
+        self._stop = threading.Event()
+        self._first_chunk = state.rollout.chunk
+        # A chunk that was handed out in part is made again as it was: a new prompt waits for the one after it.
+        begun = state.frames_done > self._first_chunk * plan.geometry.chunk_frames
+        text.stand_at(self._first_chunk + begun)
+        self._stream = self._run()
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of the chunk after the last one of this session."""
+        return self.request.chunks(self.plan.geometry)
+
+    @property
+    def frames_done(self) -> int:
+        """Frames of the video that have been handed out, those of resumed sessions included."""
+        return self._state.frames_done
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stop.is_set()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._stream)
+
+    def set_prompt(self, prompt: str, *, blend: int = 0) -> int:
+        """Turn to another prompt at the next chunk that has not begun.
+
+        Args:
+            blend: chunks over which the old prompt fades into it; 0 is a hard cut.
+        Returns: the number of the first frame that shows it.
+        Raises: InputError when the prompt is empty or too long.
+        """
+        return self._text.change(prompt, blend=blend) * self.plan.geometry.chunk_frames
+
+    def cancel(self) -> None:
+        """Stop after the step that is running; finished chunks stay, the one in the making is dropped."""
+        self._stop.set()
+
+    def state(self) -> SessionState:
+        """The stream as it stands after the last chunk that was handed out.
+
+        Raises: InputError with the reference noise source, whose draws have no addresses.
+        """
+        if self.request.noise != "default":
+            raise InputError("a run with noise=reference cannot be saved: its random numbers depend on all before them")
+        return replace(self._state, request=replace(self.request, timelines=self._text.timelines))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the stream to a file of a few megabytes; see :meth:`state`."""
+        return self.state().save(path)
+
+    def _run(self) -> Iterator[Chunk]:
+        while self._state.frames_done < self.request.num_frames and not self.cancelled:
+            try:
+                yield from self._next_chunk()
+            except Cancelled:
+                return
+
+    def _next_chunk(self) -> Iterator[Chunk]:
+        before = self._state.rollout
+        watch = ChunkWatch(
+            self.plan,
+            self._parts.device,
+            stop=self._stop,
+            progress=self._progress,
+            chunks=self.num_chunks,
+            first_chunk=self._first_chunk,
+        )
+        latents_BCTHW, after = self._denoise(before, watch)
+        pieces = self._decoding.pieces(self._parts.vae, latents_BCTHW)
+        first_frame = before.chunk * self.plan.geometry.chunk_frames
+        while (frames_BFHWC := self._next_frames(pieces)) is not None:
+            watch.stopwatch.mark()
+            watch.finite.check(before.chunk)
+            piece = self._cut(frames_BFHWC, first_frame)
+            first_frame += frames_BFHWC.shape[1]
+            if piece is None:
+                continue
+            begin, kept_BFHWC = piece
+            self._advance(before, after, begin + kept_BFHWC.shape[1])
+            yield self._chunk(before.chunk, begin, kept_BFHWC, watch)
+
+    @torch.no_grad()
+    def _denoise(self, before: RolloutState, watch: ChunkWatch) -> tuple[Tensor, RolloutState]:
+        steps = rollout(
+            self._parts.transformer,
+            self.plan,
+            self._text,
+            before,
+            self._noise,
+            chunks=1,
+            layout=self._layout,
+            observer=watch,
+        )
+        return next(steps)
+
+    @torch.no_grad()
+    def _next_frames(self, pieces: Iterator[Tensor]) -> Tensor | None:
+        pixels_BCFHW = next(pieces, None)
+        return None if pixels_BCFHW is None else self._pixels.convert(self._parts.vae, pixels_BCFHW).cpu()
+
+    def _cut(self, frames_BFHWC: Tensor, first_frame: int) -> tuple[int, Tensor] | None:
+        """The part of a piece that is new and was asked for: its first frame number and its frames."""
+        begin = max(first_frame, self._state.frames_done)
+        end = min(first_frame + frames_BFHWC.shape[1], self.request.num_frames)
+        if begin >= end:
+            return None
+        return begin, frames_BFHWC[:, begin - first_frame : end - first_frame]
+
+    def _advance(self, before: RolloutState, after: RolloutState, frames_done: int) -> None:
+        # A chunk that is not handed out whole stays the next one: taking the stream up again makes it anew, and the
+        # frames that were cut are not lost.
+        whole = frames_done == after.chunk * self.plan.geometry.chunk_frames
+        self._state = replace(self._state, rollout=after if whole else before, frames_done=frames_done)
+
+    def _chunk(self, index: int, first_frame: int, frames_BFHWC: Tensor, watch: ChunkWatch) -> Chunk:
+        laps = watch.stopwatch.laps()
+        levels = self.plan.geometry.levels
+        timings = ChunkTimings(
+            condition=laps[0], levels=tuple(laps[1 : 1 + levels]), decode=laps[-1], total=watch.stopwatch.total()
+        )
+        return Chunk(
+            index=index,
+            first_frame=first_frame,
+            frames_BFHWC=frames_BFHWC.numpy(),
+            timings=timings,
+            memory=device_memory(self._parts.device),
+            prompts=tuple(timeline.at(index).after for timeline in self._text.timelines),
+        )

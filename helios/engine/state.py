@@ -1,0 +1,90 @@
+"""A stream on disk: a few megabytes that resume, extend or branch a video from a chunk.
+
+One safetensors file: the history window and the anchor as tensors; counters, request and checkpoint identity as JSON in
+its header.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from helios.conditioning.history import History
+from helios.engine.request import Request
+from helios.errors import InputError
+from helios.sampling.rollout import RolloutState
+
+_FORMAT = "helios-session-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionState:
+    """A stream between two chunks.
+
+    Attributes:
+        rollout: history window, anchor and number of the next chunk.
+        frames_done: frames handed out so far; when the last chunk was cut, fewer than the chunks hold, and the cut
+            chunk is the next one.
+        request: what was asked for, with the timelines as they are now.
+        identity: of the checkpoint the stream belongs to.
+    """
+
+    rollout: RolloutState
+    frames_done: int
+    request: Request
+    identity: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the stream; the name appears when the file is whole."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        history = self.rollout.history
+        tensors = {"window": history.window_BCTHW.cpu().contiguous(), "anchor": history.anchor_BCTHW.cpu().contiguous()}
+        header = {
+            "format": _FORMAT,
+            "identity": self.identity,
+            "chunk": self.rollout.chunk,
+            "frames_done": self.frames_done,
+            "anchored": history.anchored,
+            "request": self.request.to_json(),
+        }
+        part = path.with_name(path.name + ".part")
+        try:
+            save_file(tensors, part, metadata={"helios": json.dumps(header)})
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InputError(f"cannot write the session file {path}: {error}") from error
+        os.replace(part, path)
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> "SessionState":
+        """Read a stream.
+
+        Raises: InputError when the file is missing, damaged or not a session.
+        """
+        tensors, header = _read(Path(path))
+        history = History(
+            window_BCTHW=tensors["window"], anchor_BCTHW=tensors["anchor"], anchored=bool(header["anchored"])
+        )
+        return SessionState(
+            rollout=RolloutState(history=history, chunk=header["chunk"]),
+            frames_done=header["frames_done"],
+            request=Request.from_json(header["request"]),
+            identity=header["identity"],
+        )
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("helios", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot read the session file {path}: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{path} is not a session file of this version: write one with Session.save or --session")
+    return tensors, header
