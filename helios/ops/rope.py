@@ -1,0 +1,126 @@
+"""Rotary position embedding over time, row and column, with the pooled tables of the compressed history.
+
+A table holds one (cos, sin) pair per rotated channel pair. Helios pools the tables of compressed history by averaging
+cosines and sines separately, so a pooled pair is shorter than one: it shrinks what it rotates, and that is intended
+(paper arXiv 2603.04379, section 3.2).
+
+B batch, L tokens, N heads, K head width, P rotated pairs (K / 2), T frames, H W rows and columns of tokens.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helios.ops.backends import load_kernel, provides
+from helios.ops.rms_norm import rms_norm
+
+
+def rotary_table(
+    frames_BT: Tensor, height: int, width: int, *, axes: tuple[int, int, int], theta: float, pool: int = 1
+) -> Tensor:
+    """Table of one token grid.
+
+        angle(j) = position / theta^(2j / width of the axis),   j = 0 .. width of the axis / 2 - 1
+
+    concatenated over time, row and column. Rows and columns are numbered from 0 on the grid itself.
+
+    Args:
+        frames_BT: time positions; one row serves every sample.
+        height, width: rows and columns before pooling.
+        axes: channels of a head for time, row and column; even numbers.
+        theta: base of the frequencies.
+        pool: edge of the cube of tokens that one pooled token stands for; the last frame, row and column are repeated
+            where the grid is no multiple of it.
+    Returns: [B, L, P, 2] float32 (cos, sin) whatever autocast says, tokens ordered by time, row, column.
+    """
+    with torch.no_grad(), torch.autocast(frames_BT.device.type, enabled=False):
+        angles_BTHWP = _angles(frames_BT.float(), height, width, axes, theta)
+        table_BTHWP2 = torch.stack([angles_BTHWP.cos(), angles_BTHWP.sin()], dim=-1)
+        if pool > 1:
+            table_BTHWP2 = _pool(table_BTHWP2, pool)
+        return table_BTHWP2.flatten(1, 3)
+
+
+def _angles(frames_BT: Tensor, height: int, width: int, axes: tuple[int, int, int], theta: float) -> Tensor:
+    device, grid = frames_BT.device, (*frames_BT.shape, height, width)
+    rows_1H = torch.arange(height, dtype=torch.float32, device=device)[None]
+    columns_1W = torch.arange(width, dtype=torch.float32, device=device)[None]
+    time, row, column = (_axis_angles(p, d, theta) for p, d in zip((frames_BT, rows_1H, columns_1W), axes))
+    parts = (time[:, :, None, None], row[:, None, :, None], column[:, None, None, :])
+    return torch.cat([part.expand(*grid, part.shape[-1]) for part in parts], dim=-1)
+
+
+def _axis_angles(positions_BX: Tensor, channels: int, theta: float) -> Tensor:
+    exponent_P = torch.arange(0, channels, 2, dtype=torch.float32, device=positions_BX.device) / channels
+    return positions_BX[..., None] * (1.0 / theta**exponent_P)
+
+
+def _pool(table_BTHWP2: Tensor, pool: int) -> Tensor:
+    channels_first = table_BTHWP2.flatten(4).permute(0, 4, 1, 2, 3)
+    padded = pad_to_multiple(channels_first, (pool, pool, pool))
+    return F.avg_pool3d(padded, pool, stride=pool).permute(0, 2, 3, 4, 1).unflatten(-1, (-1, 2))
+
+
+def pad_to_multiple(x_BCTHW: Tensor, multiple: tuple[int, int, int]) -> Tensor:
+    """Repeat the last frame, row and column until each length is a multiple; nothing to do returns x itself."""
+    missing = [-length % step for length, step in zip(x_BCTHW.shape[2:], multiple)]
+    if not any(missing):
+        return x_BCTHW
+    frames, rows, columns = missing
+    return F.pad(x_BCTHW, (0, columns, 0, rows, 0, frames), mode="replicate")
+
+
+def rotate(x_BLNK: Tensor, table_BLP2: Tensor, *, gain_LN: Tensor | None = None, backend: str = "auto") -> Tensor:
+    """Turn each channel pair (2i, 2i + 1) of every head by its angle, then scale tokens and heads by ``gain_LN``.
+
+        (x0, x1) -> gain * (x0 cos - x1 sin, x0 sin + x1 cos)
+
+    The arithmetic is float32. Returns: the shape and dtype of x.
+    """
+    name = _choose(x_BLNK) if backend == "auto" else backend
+    return load_kernel("rotate", name)(x_BLNK, table_BLP2, gain_LN)
+
+
+def norm_rotate(
+    x_BLD: Tensor,
+    weight_D: Tensor,
+    table_BLP2: Tensor,
+    *,
+    eps: float,
+    gain_LN: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """RMS norm over the whole width, split into heads, rotate, gain: what queries and keys of self attention need.
+
+    Returns: [B, L, N, K] in the dtype of x, where K is twice the pairs of the table.
+    """
+    name = "reference" if backend == "auto" else backend
+    return load_kernel("norm_rotate", name)(x_BLD, weight_D, table_BLP2, eps, gain_LN)
+
+
+def _choose(x_BLNK: Tensor) -> str:
+    return "reference"
+
+
+@provides("rotate", "reference")
+def _load_rotate():
+    return _rotate
+
+
+@provides("norm_rotate", "reference")
+def _load_norm_rotate():
+    return _norm_rotate
+
+
+def _rotate(x_BLNK: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> Tensor:
+    x0, x1 = x_BLNK.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = table_BLP2[:, :, None].unbind(-1)
+    turned = torch.stack([x0 * cos - x1 * sin, x0 * sin + x1 * cos], dim=-1).flatten(-2)
+    if gain_LN is not None:
+        turned = turned * gain_LN.float()[..., None]
+    return turned.to(x_BLNK.dtype)
+
+
+def _norm_rotate(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None) -> Tensor:
+    head_width = 2 * table_BLP2.shape[-2]
+    return rotate(rms_norm(x_BLD, weight_D, eps=eps).unflatten(-1, (-1, head_width)), table_BLP2, gain_LN=gain_LN)
