@@ -22,7 +22,6 @@ from helios.engine.video import Chunk, Video
 from helios.engine.watch import ProgressCallback
 from helios.errors import InputError
 from helios.sampling.plan import SamplingPlan
-from helios.sampling.rollout import RolloutState
 
 TimelineLike = Timeline | str | Path | Sequence[tuple[float, str]]
 
@@ -292,26 +291,9 @@ class Helios:
                 the prompt of the session before iterating.
         Raises: InputError when the file belongs to another checkpoint, or the video is already that long.
         """
-        state = SessionState.load(path)
-        if state.identity != self.info.identity:
-            raise InputError(f"{path} belongs to another checkpoint ({state.identity}): load that one to go on with it")
-        request = state.request.with_frames(num_frames or state.request.num_frames)
-        if request.num_frames <= state.frames_done:
-            raise InputError(
-                f"{path} already has {state.frames_done} frames: pass num_frames above that to make the video longer"
-            )
-        history = state.rollout.history
-        moved = type(history)(
-            window_BCTHW=history.window_BCTHW.to(self.device),
-            anchor_BCTHW=history.anchor_BCTHW.to(self.device),
-            anchored=history.anchored,
-        )
-        rollout = RolloutState(history=moved, chunk=state.rollout.chunk)
-        state = SessionState(rollout=rollout, frames_done=state.frames_done, request=request, identity=state.identity)
-        noise = request.noise_source()
-        return self._session(
-            plan_for(self.info, request), state, noise, progress=progress, pixels=pixels, decoding=decoding
-        )
+        state = SessionState.load(path).extended(num_frames, identity=self.info.identity, path=path).to(self.device)
+        plan, noise = plan_for(self.info, state.request), state.request.noise_source()
+        return self._session(plan, state, noise, progress=progress, pixels=pixels, decoding=decoding)
 
     def release_text_encoder(self) -> None:
         """Free the text encoder's weights; prompts encoded so far keep working."""

@@ -1,5 +1,6 @@
 """What a run was asked for: checked once, saved with the video, enough to repeat it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -85,6 +86,11 @@ class Request:
         lists = {name: tuple(data[name]) for name in ("seeds", "steps")}
         timelines = tuple(Timeline.from_json(cues) for cues in data["timelines"])
         return Request(**{**data, **lists, "timelines": timelines})
+
+    @staticmethod
+    def from_record(record: Mapping) -> "Request":
+        """The request inside a larger record, such as the one a video file carries."""
+        return Request.from_json({name: record[name] for name in Request.__dataclass_fields__})
 
 
 def guidance_for(scale: float, preset: Guidance) -> Guidance:

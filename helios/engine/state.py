@@ -6,8 +6,10 @@ its header.
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from helios.conditioning.history import History
 from helios.engine.request import Request
@@ -57,6 +59,28 @@ class SessionState:
             raise InputError(f"cannot write the session file {path}: {error}") from error
         os.replace(part, path)
         return path
+
+    def extended(self, num_frames: int | None, *, identity: str, path: str | Path) -> "SessionState":
+        """This stream with another length for the whole video (None keeps it).
+
+        Raises: InputError when it belongs to another checkpoint, or already has that many frames.
+        """
+        if self.identity != identity:
+            raise InputError(f"{path} belongs to another checkpoint ({self.identity}): load that one to go on with it")
+        request = self.request.with_frames(self.request.num_frames if num_frames is None else num_frames)
+        if request.num_frames <= self.frames_done:
+            raise InputError(
+                f"{path} already has {self.frames_done} frames: ask for more than that to make the video longer"
+            )
+        return replace(self, request=request)
+
+    def to(self, device: torch.device) -> "SessionState":
+        """The same stream on a device."""
+        history = self.rollout.history
+        moved = replace(
+            history, window_BCTHW=history.window_BCTHW.to(device), anchor_BCTHW=history.anchor_BCTHW.to(device)
+        )
+        return replace(self, rollout=replace(self.rollout, history=moved))
 
     @staticmethod
     def load(path: str | Path) -> "SessionState":

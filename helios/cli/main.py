@@ -1,0 +1,72 @@
+"""``helios``: the entry point, its commands, and how errors become exit codes.
+
+Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by the user.
+"""
+
+import sys
+
+import click
+import typer
+
+from helios import __version__
+from helios.cli.doctor import doctor
+from helios.cli.download import download
+from helios.cli.generate import generate
+from helios.cli.info import info
+from helios.cli.show import show
+from helios.errors import HeliosError, InputError
+
+app = typer.Typer(
+    name="helios",
+    help="Minute-long video in real time: text, image and video in; video out, chunk by chunk.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command()(generate)
+app.command()(show)
+app.command()(info)
+app.command()(doctor)
+app.command()(download)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Minute-long video in real time: text, image and video in; video out, chunk by chunk."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors raised on purpose become one sentence on stderr."""
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except InputError as error:
+        return _report(error, 2)
+    except HeliosError as error:
+        return _report(error, 1)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: HeliosError, code: int) -> int:
+    typer.echo(f"helios: {error}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

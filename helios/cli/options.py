@@ -1,0 +1,60 @@
+"""Options that several commands share, and the small parsers behind them."""
+
+from typing import Annotated
+
+import typer
+
+from helios.errors import InputError
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="M",
+        help="A checkpoint: a folder, a Hugging Face id, `modelscope:ORG/NAME`, or a short name such as "
+        "`helios-distilled`. Left out: the small model.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="`auto`, `cpu`, or an accelerator's name.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="`auto`, `float32`, `bfloat16` or `float16`.")]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch on the hub.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def parse_steps(text: str | None) -> tuple[int, ...] | None:
+    """``"2,2,2"`` as (2, 2, 2).
+
+    Raises: InputError when an entry is no whole number.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"steps={text!r} cannot be read: write whole numbers, one per level, like 2,2,2") from error
+
+
+def parse_fit(name: str):
+    """The fit of a name.
+
+    Raises: InputError for another name.
+    """
+    from helios.media import Crop, Pad
+
+    fits = {"crop": Crop(), "pad": Pad()}
+    if name not in fits:
+        raise InputError(f"fit={name!r} is unknown: use {' or '.join(fits)} (the aspect ratio is always kept)")
+    return fits[name]
+
+
+def preset_steps(name: str, published: tuple[int, ...]) -> tuple[int, ...]:
+    """Steps per level of a preset: ``default`` as published, ``fast`` half as many.
+
+    Raises: InputError for another name.
+    """
+    presets = {"default": published, "fast": tuple(max(1, steps // 2) for steps in published)}
+    if name not in presets:
+        raise InputError(f"preset={name!r} is unknown: use {' or '.join(presets)}")
+    return presets[name]

@@ -1,0 +1,50 @@
+"""``helios resume``: go on with a saved stream: finish it, make it longer, or branch it with another prompt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, OfflineOption, RevisionOption
+from helios.cli.run import Outlet, Output, Run, make
+
+
+def resume(
+    state: Annotated[Path, typer.Argument(help="A file that `helios generate --session` or `Session.save` wrote.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Turn to this prompt at the next chunk.")] = None,
+    blend: Annotated[int, typer.Option("--blend", help="Chunks over which the old prompt fades into it.")] = 0,
+    num_frames: Annotated[
+        int | None,
+        typer.Option("--num-frames", "-n", metavar="N", help="Length of the whole video, from its beginning."),
+    ] = None,
+    model: ModelOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="F", help="Holds the new frames only.")] = None,
+    session: Annotated[
+        Path | None, typer.Option("--session", metavar="F", help="Keep the stream's state here.")
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    as_float: Annotated[bool, typer.Option("--float", help="For `.npy`: float32 in [0, 1].")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line.")] = False,
+    revision: RevisionOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Go on with a saved stream. The frames are those that an uninterrupted run would have made.
+
+    Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
+    """
+    output = Output.checked(out or state.with_suffix(".resumed.mp4"), as_float=as_float, force=force)
+    run = Run.read(None, model, revision=revision, offline=offline)
+    run.check_state(state, num_frames)
+    helios = run.load(device=device, dtype=dtype)
+
+    def opener(report, pixels):
+        stream = helios.resume(state, num_frames=num_frames, progress=report.step, pixels=pixels)
+        if prompt is not None:
+            stream.set_prompt(prompt, blend=blend)
+        return stream
+
+    outlet = Outlet(output=output, session_file=session, quiet=quiet, as_json=as_json, inputs={})
+    return make(helios, opener, run, outlet)
