@@ -19,7 +19,7 @@ from helios.cli.options import (
 from helios.cli.run import Outlet, Output, Run, default_name, make
 from helios.errors import InputError
 
-_EPILOG = """
+EPILOG = """
 **Examples**
 
 `helios generate "a red circle moves right" --num-frames 99`

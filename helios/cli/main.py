@@ -11,8 +11,9 @@ import typer
 from helios import __version__
 from helios.cli.doctor import doctor
 from helios.cli.download import download
-from helios.cli.generate import generate
+from helios.cli.generate import EPILOG, generate
 from helios.cli.info import info
+from helios.cli.resume import resume
 from helios.cli.show import show
 from helios.errors import HeliosError, InputError
 
@@ -24,7 +25,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command()(generate)
+app.command(epilog=EPILOG)(generate)
+app.command()(resume)
 app.command()(show)
 app.command()(info)
 app.command()(doctor)
