@@ -9,11 +9,12 @@ tensor list can be checked, or memory planned, without building a model.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from math import prod
 from typing import Any
 
-from helios.errors import InputError
+from helios.models.transformer.config import PATCH, TransformerConfig
 
 Shape = tuple[int, ...]
 
@@ -24,35 +25,32 @@ SCHEDULER_CONFIG = "scheduler_config.json"
 WEIGHT_STEM = {TRANSFORMER: "diffusion_pytorch_model", VAE: "diffusion_pytorch_model", TEXT_ENCODER: "model"}
 DIFFUSERS_VERSION = "0.42.1"
 
-# The constructor defaults of the published class, which are the values of the released 14B models.
-TRANSFORMER_DEFAULTS: dict[str, Any] = {
-    "patch_size": [1, 2, 2],
-    "num_attention_heads": 40,
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 13824,
-    "num_layers": 40,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "added_kv_proj_dim": None,
-    "rope_dim": [44, 42, 42],
-    "rope_theta": 10000.0,
-    "guidance_cross_attn": True,
-    "zero_history_timestep": True,
-    "has_multi_term_memory_patch": True,
-    "is_amplify_history": False,
-    "history_scale_mode": "per_head",
-}
-
 # Kernel and stride of the history patch embeddings; `patch_short` has the kernel of the noisy chunk.
 MEMORY_PATCHES: dict[str, Shape] = {"patch_short": (1, 2, 2), "patch_mid": (2, 4, 4), "patch_long": (4, 8, 8)}
 
-# A parameter with one of these names among the dot-separated parts of its key is float32 whatever the model's dtype.
-FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "history_key_scale"})
+# What Diffusers' AutoencoderKLWan assumes for keys absent from `vae/config.json`; the released file lacks the last six.
+VAE_DEFAULTS: dict[str, Any] = {
+    "base_dim": 96,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "temperal_downsample": [False, True, True],
+    "attn_scales": [],
+    "latents_mean": [
+        *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+        *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+    ],
+    "latents_std": [
+        *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+        *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916),
+    ],
+    "is_residual": False,
+    "in_channels": 3,
+    "out_channels": 3,
+    "patch_size": None,
+    "scale_factor_temporal": 4,
+    "scale_factor_spatial": 8,
+}
 
 
 class Variant(StrEnum):
@@ -73,109 +71,72 @@ class Variant(StrEnum):
         return "HeliosDMDScheduler" if self is Variant.DISTILLED else "HeliosScheduler"
 
 
-def stays_float32(key: str) -> bool:
-    """Whether the transformer parameter of this name keeps float32 when the model is loaded in half precision."""
-    return not FLOAT32_PARTS.isdisjoint(key.split("."))
-
-
 def complete_transformer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All 20 keys, with the published defaults for those absent; entries that start with an underscore are dropped.
+    """All 20 keys of ``transformer/config.json``, with the published defaults for those absent.
 
     Raises: InputError for values that no code of Helios implements.
     """
-    given = {key: value for key, value in config.items() if not key.startswith("_")}
-    full = {**TRANSFORMER_DEFAULTS, **given}
-    full["out_channels"] = full["out_channels"] or full["in_channels"]
-    _check_transformer_config(full)
-    return full
+    checked = asdict(TransformerConfig.from_dict(dict(config)))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in checked.items()}
 
 
-def _check_transformer_config(config: Mapping[str, Any]) -> None:
-    unknown = sorted(set(config) - set(TRANSFORMER_DEFAULTS))
-    if unknown:
-        raise InputError(
-            f"the transformer configuration has the unknown key {unknown[0]!r}: remove it from config.json"
-        )
-    if tuple(config["patch_size"]) != (1, 2, 2):
-        raise InputError(f"patch_size={list(config['patch_size'])} is not supported: Helios transformers use [1, 2, 2]")
-    if config["added_kv_proj_dim"] is not None:
-        raise InputError(f"added_kv_proj_dim={config['added_kv_proj_dim']} has no effect in Helios: set it to null")
-    if config["history_scale_mode"] not in ("per_head", "scalar"):
-        raise InputError(f"history_scale_mode={config['history_scale_mode']!r} is unknown: use 'per_head' or 'scalar'")
-    head, rope = config["attention_head_dim"], list(config["rope_dim"])
-    if len(rope) != 3 or sum(rope) != head or any(width % 2 for width in rope):
-        raise InputError(
-            f"rope_dim={rope} does not fit attention_head_dim={head}: use three even widths that sum to it"
-        )
-    if config["freq_dim"] % 2:
-        raise InputError(f"freq_dim={config['freq_dim']} is odd: the time embedding needs an even width")
-
-
-def transformer_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Name and shape of every tensor in ``transformer/``, in the order of the model's state dict.
+def transformer_shapes(config: TransformerConfig | Mapping[str, Any]) -> dict[str, Shape]:
+    """Name and shape of every tensor in ``transformer/``.
 
     The released configuration gives 1101 tensors and 14,312,427,584 numbers.
 
     Args:
         config: the content of ``transformer/config.json``; absent keys take the published defaults.
     """
-    config = complete_transformer_config(config)
+    if not isinstance(config, TransformerConfig):
+        config = TransformerConfig.from_dict(dict(config))
     shapes = _patch_shapes(config) | _condition_shapes(config)
-    for index in range(config["num_layers"]):
+    for index in range(config.num_layers):
         shapes |= {f"blocks.{index}.{name}": shape for name, shape in _block_shapes(config).items()}
     return shapes | _head_shapes(config)
 
 
-def transformer_width(config: Mapping[str, Any]) -> int:
-    """Model width: heads times head width (5120 in the released models)."""
-    return config["num_attention_heads"] * config["attention_head_dim"]
-
-
-def _patch_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    patches = {"patch_embedding": tuple(config["patch_size"])}
-    if config["has_multi_term_memory_patch"]:
-        patches |= MEMORY_PATCHES
-    width, channels = transformer_width(config), config["in_channels"]
-    shapes = {}
+def _patch_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    patches = {"patch_embedding": PATCH} | (MEMORY_PATCHES if config.has_multi_term_memory_patch else {})
+    shapes: dict[str, Shape] = {}
     for name, kernel in patches.items():
-        shapes |= {f"{name}.weight": (width, channels, *kernel), f"{name}.bias": (width,)}
+        shapes |= {f"{name}.weight": (config.width, config.in_channels, *kernel), f"{name}.bias": (config.width,)}
     return shapes
 
 
-def _condition_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    width, prefix = transformer_width(config), "condition_embedder"
+def _condition_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    width, prefix = config.width, "condition_embedder"
     return {
-        **_linear(f"{prefix}.time_embedder.linear_1", config["freq_dim"], width),
+        **_linear(f"{prefix}.time_embedder.linear_1", config.freq_dim, width),
         **_linear(f"{prefix}.time_embedder.linear_2", width, width),
         **_linear(f"{prefix}.time_proj", width, 6 * width),
-        **_linear(f"{prefix}.text_embedder.linear_1", config["text_dim"], width),
+        **_linear(f"{prefix}.text_embedder.linear_1", config.text_dim, width),
         **_linear(f"{prefix}.text_embedder.linear_2", width, width),
     }
 
 
-def _block_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    width = transformer_width(config)
+def _block_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    width = config.width
     shapes: dict[str, Shape] = {"scale_shift_table": (1, 6, width)}
     for attention in ("attn1", "attn2"):
         shapes |= {f"{attention}.norm_q.weight": (width,), f"{attention}.norm_k.weight": (width,)}
         for linear in ("to_q", "to_k", "to_v", "to_out.0"):
             shapes |= _linear(f"{attention}.{linear}", width, width)
-    if config["is_amplify_history"]:
-        heads = config["num_attention_heads"] if config["history_scale_mode"] == "per_head" else 1
-        shapes["attn1.history_key_scale"] = (heads,)
-    if config["cross_attn_norm"]:
+    if config.is_amplify_history:
+        per_head = config.history_scale_mode == "per_head"
+        shapes["attn1.history_key_scale"] = (config.num_attention_heads if per_head else 1,)
+    if config.cross_attn_norm:
         shapes |= {"norm2.weight": (width,), "norm2.bias": (width,)}
     return {
         **shapes,
-        **_linear("ffn.net.0.proj", width, config["ffn_dim"]),
-        **_linear("ffn.net.2", config["ffn_dim"], width),
+        **_linear("ffn.net.0.proj", width, config.ffn_dim),
+        **_linear("ffn.net.2", config.ffn_dim, width),
     }
 
 
-def _head_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    width = transformer_width(config)
-    features = config["out_channels"] * prod(config["patch_size"])
-    return {"norm_out.scale_shift_table": (1, 2, width), **_linear("proj_out", width, features)}
+def _head_shapes(config: TransformerConfig) -> dict[str, Shape]:
+    features = config.latent_channels_out * prod(PATCH)
+    return {"norm_out.scale_shift_table": (1, 2, config.width), **_linear("proj_out", config.width, features)}
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, Shape]:

@@ -24,7 +24,6 @@ from helios.checkpoints.layout import (
     TEXT_ENCODER,
     TOKENIZER,
     TRANSFORMER,
-    TRANSFORMER_DEFAULTS,
     VAE,
     WEIGHT_STEM,
     Shape,
@@ -34,6 +33,7 @@ from helios.checkpoints.layout import (
     published_scheduler,
     transformer_shapes,
 )
+from helios.checkpoints.presets import OwnSettings, write_own_settings
 from helios.checkpoints.tensor_files import MAX_SHARD_BYTES, write_json, write_tensors
 from helios.errors import InputError
 
@@ -64,6 +64,7 @@ class RandomPreset:
     Args:
         heads, head_dim, rope_dim, ffn_dim, layers, freq_dim: of the transformer.
         text_dim: width of the text encoder.
+        own: size and length that suit it.
         vae_base_dim: first width of the VAE.
     """
 
@@ -74,6 +75,7 @@ class RandomPreset:
     layers: int
     freq_dim: int
     text_dim: int
+    own: OwnSettings
     vae_base_dim: int = 8
 
     def transformer_config(self, **changes: Any) -> dict[str, Any]:
@@ -87,13 +89,29 @@ class RandomPreset:
             "freq_dim": self.freq_dim,
             "text_dim": self.text_dim,
         }
-        return complete_transformer_config({**TRANSFORMER_DEFAULTS, **sizes, **changes})
+        return complete_transformer_config({**sizes, **changes})
 
 
 PRESETS = {
-    "tiny": RandomPreset(heads=4, head_dim=20, rope_dim=(8, 6, 6), ffn_dim=112, layers=3, freq_dim=64, text_dim=32),
+    "tiny": RandomPreset(
+        heads=4,
+        head_dim=20,
+        rope_dim=(8, 6, 6),
+        ffn_dim=112,
+        layers=3,
+        freq_dim=64,
+        text_dim=32,
+        own=OwnSettings(num_frames=66, height=64, width=128, random_weights=True),
+    ),
     "small": RandomPreset(
-        heads=4, head_dim=64, rope_dim=(24, 20, 20), ffn_dim=688, layers=6, freq_dim=128, text_dim=64
+        heads=4,
+        head_dim=64,
+        rope_dim=(24, 20, 20),
+        ffn_dim=688,
+        layers=6,
+        freq_dim=128,
+        text_dim=64,
+        own=OwnSettings(num_frames=99, height=192, width=320, random_weights=True),
     ),
 }
 
@@ -136,6 +154,7 @@ def write_random_checkpoint(
     vocabulary = write_random_tokenizer(path / TOKENIZER)
     write_random_text_encoder(path / TEXT_ENCODER, vocabulary, sizes, seed=seed, max_shard_bytes=max_shard_bytes)
     write_random_vae(path / VAE, sizes, seed=seed, max_shard_bytes=max_shard_bytes)
+    write_own_settings(path, sizes.own)
     config = sizes.transformer_config(**transformer_changes)
     write_random_transformer(path / TRANSFORMER, config, seed=seed, max_shard_bytes=max_shard_bytes)
     return path

@@ -62,7 +62,7 @@ def test_the_seed_alone_decides_the_bytes(tmp_path):
     second = write_random_checkpoint(tmp_path / "b", "mid", seed=3)
     other = write_random_checkpoint(tmp_path / "c", "mid", seed=4)
     names = sorted(file.relative_to(first) for file in first.rglob("*") if file.is_file())
-    assert len(names) == 11
+    assert len(names) == 12
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     weights = "transformer/diffusion_pytorch_model.safetensors"

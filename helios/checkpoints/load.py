@@ -1,0 +1,215 @@
+"""Weights from safetensors files into models, on the target device and in the target precision, held once.
+
+On the CPU, tensors whose precision is kept are views of the mapped file: nothing is copied and unread pages cost
+nothing. Everything else is read through a small buffer and converted piece by piece, so host memory never holds a
+second copy. Models are built without weights first.
+"""
+
+import mmap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from helios.checkpoints.info import CheckpointInfo
+from helios.checkpoints.layout import TEXT_ENCODER, TOKENIZER, TRANSFORMER, VAE
+from helios.checkpoints.report import LoadReport, compare
+from helios.checkpoints.tensor_files import TensorEntry, read_headers
+from helios.errors import InputError
+
+_BUFFER_BYTES = 16 << 20
+_EMBEDDING = "shared.weight"
+_EMBEDDING_ALIAS = "encoder.embed_tokens.weight"
+# transformers keeps the last linear of UMT5's feed-forward in float32 when the rest is float16, which overflows there.
+_FLOAT16_EXCEPTIONS = frozenset({"wo"})
+
+
+def load_transformer(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """The transformer in evaluation mode; its float32 exceptions stay float32.
+
+    Raises: InputError when the files do not fit.
+    """
+    from helios.models.transformer.model import HeliosTransformer3DModel
+    from helios.models.transformer.precision import keeps_float32
+
+    with weightless():
+        model = HeliosTransformer3DModel(**info.transformer_config)
+    load_entries(model, info.tensors[TRANSFORMER], device, dtype, keep_float32=keeps_float32, ignored=("norm_added_q",))
+    return model.eval()
+
+
+def load_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype = torch.float32):
+    """The VAE, as :class:`helios.models.vae.HeliosVAE`; float32 is what the released models use.
+
+    Raises: InputError when the files do not fit.
+    """
+    from diffusers import AutoencoderKLWan
+
+    from helios.models.vae import HeliosVAE
+
+    with weightless():
+        module = AutoencoderKLWan.from_config(info.vae_config)
+    load_entries(module, info.tensors[VAE], device, dtype)
+    return HeliosVAE(module.eval())
+
+
+def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype):
+    """Tokenizer and text encoder, as :class:`helios.models.text_encoder.PromptEncoder`.
+
+    Only the tokenizer is read now; the weights load when the first prompt is encoded, and again after a release.
+
+    Raises: InputError when the tokenizer cannot be read or does not fit the text encoder.
+    """
+    from helios.models.text_encoder import PromptEncoder, load_tokenizer
+
+    tokenizer = load_tokenizer(info.path / TOKENIZER)
+    rows = info.text_encoder_config.get("vocab_size", 0)
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the checkpoint contradicts itself: its tokenizer knows {len(tokenizer)} tokens but its text encoder only "
+            f"{rows}; take tokenizer/ and text_encoder/ from the same model"
+        )
+    return PromptEncoder(tokenizer, lambda: load_text_encoder(info, device, dtype))
+
+
+def load_text_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """``transformers``' UMT5 encoder in evaluation mode, its parameters frozen.
+
+    The token embeddings are always those of ``shared.weight``, whatever ``tie_word_embeddings`` says: the released
+    configuration says false although only that tensor is stored, and a loader that obeys it makes grey videos.
+
+    Raises: InputError when the files do not fit.
+    """
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    with weightless():
+        model = UMT5EncoderModel(UMT5Config.from_dict({**info.text_encoder_config, "tie_word_embeddings": True}))
+    model.encoder.embed_tokens = model.shared
+    stored = dict(info.tensors[TEXT_ENCODER])
+    alias = stored.pop(_EMBEDDING_ALIAS, None)
+    if alias is not None:
+        stored.setdefault(_EMBEDDING, alias)
+    exceptions = _FLOAT16_EXCEPTIONS if dtype == torch.float16 else frozenset()
+    load_entries(
+        model,
+        stored,
+        device,
+        dtype,
+        keep_float32=lambda key: not exceptions.isdisjoint(key.split(".")),
+        tied=(_EMBEDDING_ALIAS,),
+    )
+    return model.eval().requires_grad_(False)
+
+
+def load_state(
+    model: nn.Module,
+    files: Iterable[str | Path],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    keep_float32: Callable[[str], bool] = lambda key: False,
+    strict: bool = True,
+) -> LoadReport:
+    """Load safetensors files into a model; its parameters are replaced, so it may have been built weightless.
+
+    Args:
+        model: any module.
+        files: safetensors files, all shards together.
+        device, dtype: where the weights go, and the precision of the floating-point ones.
+        keep_float32: names that are float32 whatever ``dtype`` is.
+        strict: refuse, before anything is read, unless names and shapes fit exactly. Otherwise what fits is loaded.
+    Returns: what fitted and what did not.
+    Raises: InputError for damaged files, and when strict for any tensor that does not fit.
+    """
+    entries = read_headers([Path(file) for file in files])
+    return load_entries(model, entries, device, dtype, keep_float32=keep_float32, strict=strict)
+
+
+def load_entries(
+    model: nn.Module,
+    entries: Mapping[str, TensorEntry],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    keep_float32: Callable[[str], bool] = lambda key: False,
+    ignored: Sequence[str] = (),
+    tied: Sequence[str] = (),
+    strict: bool = True,
+) -> LoadReport:
+    """:func:`load_state` for tensors whose headers have been read.
+
+    Args:
+        ignored: parts of a name whose surplus tensors are passed over.
+        tied: names in the model that repeat another of its tensors and are not stored.
+    """
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items() if key not in tied}
+    report = compare(wanted, {name: entry.shape for name, entry in entries.items()}, ignored=ignored)
+    if strict:
+        report.require_complete(", ".join(sorted({str(entry.file.parent) for entry in entries.values()})))
+    maps: dict[Path, mmap.mmap] = {}
+    fitting = [entries[key] for key in wanted if key in entries and key not in report.misshapen]
+    state = {entry.name: _read(entry, device, _target(entry, dtype, keep_float32), maps) for entry in fitting}
+    model.load_state_dict(state, strict=False, assign=True)
+    return report
+
+
+def weightless():
+    """A context in which modules are built without memory for their parameters; buffers are real."""
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
+
+
+def read_tensor(entry: TensorEntry, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """One tensor on a device in a precision, read through a small buffer.
+
+    Raises: InputError when the file ends early.
+    """
+    out = torch.empty(entry.shape, dtype=dtype, device=device)
+    flat, start = out.view(-1), 0
+    step = max(1, _BUFFER_BYTES // entry.dtype.itemsize)
+    buffer = torch.empty(min(step, prod(entry.shape)), dtype=entry.dtype)
+    raw = memoryview(buffer.view(torch.uint8).numpy())
+    with entry.file.open("rb", buffering=0) as stream:
+        stream.seek(entry.offset)
+        while start < flat.numel():
+            count = min(step, flat.numel() - start)
+            _fill(stream, raw[: count * entry.dtype.itemsize], entry)
+            flat[start : start + count].copy_(buffer[:count])
+            start += count
+    return out
+
+
+def _fill(stream, target: memoryview, entry: TensorEntry) -> None:
+    while target:
+        got = stream.readinto(target)
+        if not got:
+            raise InputError(f"{str(entry.file)!r} ended while {entry.name!r} was read: download it again")
+        target = target[got:]
+
+
+def _read(entry: TensorEntry, device: torch.device | str, dtype: torch.dtype, maps: dict[Path, mmap.mmap]) -> Tensor:
+    aligned = entry.offset % entry.dtype.itemsize == 0
+    if torch.device(device).type == "cpu" and dtype == entry.dtype and aligned and entry.size:
+        return _view(entry, maps)
+    return read_tensor(entry, device, dtype)
+
+
+def _view(entry: TensorEntry, maps: dict[Path, mmap.mmap]) -> Tensor:
+    """A view of the mapped file. The map is private: training may change the tensor and the file stays as it is.
+
+    One map per file and not per tensor, because each map holds a file descriptor; it lives as long as its tensors.
+    """
+    if entry.file not in maps:
+        with entry.file.open("rb") as stream:
+            maps[entry.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    count = entry.size // entry.dtype.itemsize
+    return torch.frombuffer(maps[entry.file], dtype=entry.dtype, count=count, offset=entry.offset).view(entry.shape)
+
+
+def _target(entry: TensorEntry, dtype: torch.dtype, keep_float32: Callable[[str], bool]) -> torch.dtype:
+    if not entry.dtype.is_floating_point:
+        return entry.dtype
+    return torch.float32 if keep_float32(entry.name) else dtype
