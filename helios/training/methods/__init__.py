@@ -1,0 +1,1 @@
+"""One file per training method; each is told which network moves and calls backward itself."""

@@ -1,0 +1,100 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from helios.errors import InputError
+from helios.training.config import apply_overrides, differences, from_plain, keys_of, save_config, to_plain
+from helios.training.corruption import NoCorruption, PerBatchCorruption, Stacked
+from helios.training.optim import Constant, Cosine, OptimConfig
+from helios.training.trainer import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A configuration with every kind of field."""
+
+    optim: OptimConfig = OptimConfig()
+    corruption: NoCorruption | Stacked | PerBatchCorruption = Stacked()
+    parallel: Literal["replicated", "sharded"] = "replicated"
+    limit: float | None = None
+    data: Path | None = None
+    shuffled: bool = True
+    sizes: tuple[int, ...] = (1, 2, 1)
+
+
+def test_single_values_are_set_by_dotted_keys():
+    settings = ["optim.lr=3e-5", "optim.betas=0,0.99", "sizes=1,1,1", "shuffled=no", "limit=2.5", "parallel=sharded"]
+    phase = apply_overrides(Phase(), [*settings, "data=clips", "optim.schedule.warmup=10"])
+    assert phase.optim.lr == 3e-5 and phase.optim.betas == (0.0, 0.99) and phase.optim.schedule.warmup == 10
+    assert phase.sizes == (1, 1, 1) and phase.shuffled is False and phase.limit == 2.5
+    assert phase.parallel == "sharded" and phase.data == Path("clips")
+    assert apply_overrides(phase, ["limit=none"]).limit is None
+
+
+def test_a_variant_is_chosen_by_name_or_with_its_settings():
+    assert apply_overrides(Phase(), ["corruption=NoCorruption"]).corruption == NoCorruption()
+    phase = apply_overrides(Phase(), ['optim.schedule={"type": "Cosine", "updates": 100}'])
+    assert phase.optim.schedule == Cosine(updates=100)
+    phase = apply_overrides(Phase(), ["corruption=PerBatchCorruption", "corruption.mode=noise"])
+    assert phase.corruption == PerBatchCorruption(mode="noise")
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("optim.lrr=1", r"'optim.lrr' is not a setting: did you mean 'lr'\?"),
+        ("lr=1", r"did you mean 'optim.lr'\?"),
+        ("optim.lr.x=1", "goes deeper"),
+        ("zzzzzz=1", "there are optim, corruption"),
+        ("optim.lr", "has no '='"),
+        ("optim.lr=fast", "optim.lr='fast' is not a float"),
+        ("optim.lr=-1", "must be above 0"),
+        ("optim.betas=1", "has 1 entries: it takes 2"),
+        ("shuffled=perhaps", "is not a yes or no"),
+        ("parallel=share", "is not a choice: use replicated or sharded"),
+        ("corruption=NoCorrupt", "use NoCorruption"),
+        ("optim.schedule=Cosine", "needs its own settings"),
+        ("sizes=[1,", "is not valid JSON"),
+        ("sizes=1,b", "sizes='b' is not a int"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_way_out(setting, message):
+    with pytest.raises(InputError, match=message):
+        apply_overrides(Phase(), [setting])
+
+
+def test_the_plain_form_comes_back_as_it_was(tmp_path):
+    phase = apply_overrides(Phase(), ['optim.schedule={"type": "Cosine", "updates": 9}', "data=x", "limit=1"])
+    save_config(phase, tmp_path / "run" / "config.json")
+    plain = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert from_plain(Phase, plain) == phase
+    assert plain["corruption"]["parts"][0]["type"] == "PerBatchCorruption"
+    assert from_plain(RunConfig, to_plain(RunConfig(steps=3))) == RunConfig(steps=3)
+
+
+@pytest.mark.parametrize(
+    "plain, message",
+    [
+        ({"optim": {"lrate": 1}}, r"config.optim.lrate is not a setting: did you mean"),
+        ({"corruption": {"type": "Rain"}}, "is not a variant: use NoCorruption or"),
+        ({"optim": {"schedule": {"type": "Cosine"}}}, "is not complete"),
+        ({"sizes": 3}, "is not a list"),
+        ({"optim": 3}, "is not a group of settings"),
+        ({"shuffled": 1}, "is not a bool"),
+        ({"sizes": [1.5]}, "is not a int"),
+    ],
+)
+def test_a_damaged_plain_form_is_refused(plain, message):
+    with pytest.raises(InputError, match=message):
+        from_plain(Phase, plain)
+
+
+def test_differences_name_dotted_keys():
+    before = to_plain(Phase())
+    after = to_plain(apply_overrides(Phase(), ["optim.lr=1", "limit=2"]))
+    assert differences(before, after) == {"optim.lr": (1e-4, 1.0), "limit": (None, 2.0)}
+    assert "optim.schedule.warmup" in keys_of(Phase())
+    assert Constant().factor(0) == 1.0
