@@ -7,7 +7,6 @@ second copy. Models are built without weights first.
 
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import prod
 from pathlib import Path
 
 import torch
@@ -148,11 +147,41 @@ def load_entries(
     report = compare(wanted, {name: entry.shape for name, entry in entries.items()}, ignored=ignored)
     if strict:
         report.require_complete(", ".join(sorted({str(entry.file.parent) for entry in entries.values()})))
-    maps: dict[Path, mmap.mmap] = {}
-    fitting = [entries[key] for key in wanted if key in entries and key not in report.misshapen]
-    state = {entry.name: _read(entry, device, _target(entry, dtype, keep_float32), maps) for entry in fitting}
-    model.load_state_dict(state, strict=False, assign=True)
+    source = _Source(device=torch.device(device), dtype=dtype, keep_float32=keep_float32)
+    fitting = [key for key in wanted if key in entries and key not in report.misshapen]
+    model.load_state_dict({key: source.tensor(key, entries[key]) for key in fitting}, strict=False, assign=True)
     return report
+
+
+class _Source:
+    """Tensors out of files, mapped where they can be and read where they must be."""
+
+    def __init__(self, *, device: torch.device, dtype: torch.dtype, keep_float32: Callable[[str], bool]) -> None:
+        self._device, self._dtype, self._keep_float32 = device, dtype, keep_float32
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._buffer = new_buffer()
+
+    def tensor(self, key: str, entry: TensorEntry) -> Tensor:
+        """One tensor in the precision that its key asks for; numbers that are not floating point stay as they are."""
+        dtype = entry.dtype
+        if dtype.is_floating_point:
+            dtype = torch.float32 if self._keep_float32(key) else self._dtype
+        aligned = entry.offset % entry.dtype.itemsize == 0
+        if self._device.type == "cpu" and dtype == entry.dtype and aligned and entry.size > 0:
+            return self._view(entry)
+        return read_tensor(entry, self._device, dtype, self._buffer)
+
+    def _view(self, entry: TensorEntry) -> Tensor:
+        """A view of the mapped file. The map is private: training may change the tensor and the file stays as it is.
+
+        One map per file and not per tensor, because each map holds a file descriptor; it lives as long as its tensors.
+        """
+        if entry.file not in self._maps:
+            with entry.file.open("rb") as stream:
+                self._maps[entry.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        count = entry.size // entry.dtype.itemsize
+        pages = self._maps[entry.file]
+        return torch.frombuffer(pages, dtype=entry.dtype, count=count, offset=entry.offset).view(entry.shape)
 
 
 def weightless():
@@ -162,24 +191,31 @@ def weightless():
     return init_empty_weights(include_buffers=False)
 
 
-def read_tensor(entry: TensorEntry, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """One tensor on a device in a precision, read through a small buffer.
+def read_tensor(
+    entry: TensorEntry, device: torch.device | str, dtype: torch.dtype, buffer_bytes: Tensor | None = None
+) -> Tensor:
+    """One tensor on a device in a precision, read piece by piece through a small host buffer.
 
+    Args:
+        buffer_bytes: uint8 memory to read through, reused over many tensors; made here if None.
     Raises: InputError when the file ends early.
     """
     out = torch.empty(entry.shape, dtype=dtype, device=device)
-    flat, start = out.view(-1), 0
-    step = max(1, _BUFFER_BYTES // entry.dtype.itemsize)
-    buffer = torch.empty(min(step, prod(entry.shape)), dtype=entry.dtype)
-    raw = memoryview(buffer.view(torch.uint8).numpy())
+    buffer = (new_buffer() if buffer_bytes is None else buffer_bytes).view(entry.dtype)
+    raw, flat, start = memoryview(buffer.view(torch.uint8).numpy()), out.view(-1), 0
     with entry.file.open("rb", buffering=0) as stream:
         stream.seek(entry.offset)
         while start < flat.numel():
-            count = min(step, flat.numel() - start)
+            count = min(buffer.numel(), flat.numel() - start)
             _fill(stream, raw[: count * entry.dtype.itemsize], entry)
             flat[start : start + count].copy_(buffer[:count])
             start += count
     return out
+
+
+def new_buffer() -> Tensor:
+    """Host memory to read files through. Made once per load: many short-lived ones leave holes in the heap."""
+    return torch.empty(_BUFFER_BYTES, dtype=torch.uint8)
 
 
 def _fill(stream, target: memoryview, entry: TensorEntry) -> None:
@@ -188,28 +224,3 @@ def _fill(stream, target: memoryview, entry: TensorEntry) -> None:
         if not got:
             raise InputError(f"{str(entry.file)!r} ended while {entry.name!r} was read: download it again")
         target = target[got:]
-
-
-def _read(entry: TensorEntry, device: torch.device | str, dtype: torch.dtype, maps: dict[Path, mmap.mmap]) -> Tensor:
-    aligned = entry.offset % entry.dtype.itemsize == 0
-    if torch.device(device).type == "cpu" and dtype == entry.dtype and aligned and entry.size:
-        return _view(entry, maps)
-    return read_tensor(entry, device, dtype)
-
-
-def _view(entry: TensorEntry, maps: dict[Path, mmap.mmap]) -> Tensor:
-    """A view of the mapped file. The map is private: training may change the tensor and the file stays as it is.
-
-    One map per file and not per tensor, because each map holds a file descriptor; it lives as long as its tensors.
-    """
-    if entry.file not in maps:
-        with entry.file.open("rb") as stream:
-            maps[entry.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    count = entry.size // entry.dtype.itemsize
-    return torch.frombuffer(maps[entry.file], dtype=entry.dtype, count=count, offset=entry.offset).view(entry.shape)
-
-
-def _target(entry: TensorEntry, dtype: torch.dtype, keep_float32: Callable[[str], bool]) -> torch.dtype:
-    if not entry.dtype.is_floating_point:
-        return entry.dtype
-    return torch.float32 if keep_float32(entry.name) else dtype
