@@ -1,5 +1,6 @@
 """Checkpoints: find, check, load and write directories in the Diffusers layout."""
 
+from helios.checkpoints.export import save, save_transformer, save_vae
 from helios.checkpoints.hub import DownloadError, resolve
 from helios.checkpoints.info import CheckpointInfo, inspect
 from helios.checkpoints.layout import Variant, transformer_shapes
@@ -21,6 +22,9 @@ __all__ = [
     "load_transformer",
     "load_vae",
     "resolve",
+    "save",
+    "save_transformer",
+    "save_vae",
     "transformer_shapes",
     "write_random_checkpoint",
 ]
