@@ -168,10 +168,10 @@ def _read_solver(config: Mapping[str, Any]) -> SolverKind:
         if kind not in (None, "dmd"):
             raise InputError(f"{_DISTILLED_CLASS} contradicts scheduler_type={kind!r}: write 'dmd' or remove the key")
         return "distilled"
-    kinds: dict[Any, SolverKind] = {None: "unipc", "unipc": "unipc", "euler": "euler", "dmd": "distilled"}
-    if kind not in kinds:
+    kinds: dict[str, SolverKind] = {"None": "unipc", "unipc": "unipc", "euler": "euler", "dmd": "distilled"}
+    if str(kind) not in kinds:
         raise InputError(f"scheduler_type={kind!r} is unknown: use unipc, euler or dmd")
-    return kinds[kind]
+    return kinds[str(kind)]
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:

@@ -9,9 +9,11 @@ A solver lives for one level of one chunk; multistep memory never crosses a leve
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from helios.errors import InputError
@@ -113,34 +115,36 @@ class DistilledSolver:
     def renoise(self, index: int, x0: Tensor) -> Tensor:
         """Back from the level's end to the point after ``index``, which must not be the last; float32."""
         sigma = self._sigmas[index + 1]
-        return (1 - sigma) * x0.float() + sigma * self._start
+        return (1 - sigma) * x0.float() + sigma * self._start.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Predictor:
-    """``x * keep + m * clean + (m_before - m) * slope``; no slope at order 1."""
+class _Move:
+    """From one point to the next: exact for a constant estimate of the level's end, bent by how the estimate changes.
+
+        keep * x + clean * (m + old * (m_before - m) / ratio + new * (m_there - m))
+
+    The old term is there at order 2, the new one in the corrector. Products are formed in the published order, which
+    makes float32 results on the CPU equal to Diffusers' bit for bit.
+    """
 
     keep: float
     clean: float
-    slope: float | None
+    ratio: float | None
+    old: float
+    new: float
 
-    def apply(self, x: Tensor, ends: list[Tensor]) -> Tensor:
-        moved = self.keep * x + self.clean * ends[-1]
-        return moved if self.slope is None else moved + self.slope * (ends[-2] - ends[-1])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Corrector:
-    """The predictor's step done again from the point before, now that ``m_now`` is known: adds a second slope."""
-
-    predictor: _Predictor
-    correction: float
-
-    def apply(self, x_before: Tensor, ends_before: list[Tensor], end: Tensor) -> Tensor:
-        return self.predictor.apply(x_before, ends_before) + self.correction * (end - ends_before[-1])
+    def apply(self, x: Tensor, ends: list[Tensor], there: Tensor | None = None) -> Tensor:
+        bends = []
+        if self.ratio is not None:
+            bends.append(self.old * ((ends[-2] - ends[-1]) / self.ratio))
+        if there is not None:
+            bends.append(self.new * (there - ends[-1]))
+        straight = self.keep * x + self.clean * ends[-1]
+        return straight + self.clean * reduce(torch.add, bends) if bends else straight
 
 
-def _unipc_moves(sigmas: tuple[float, ...]) -> list[tuple[_Corrector | None, _Predictor]]:
+def _unipc_moves(sigmas: tuple[float, ...]) -> list[tuple[_Move | None, _Move]]:
     """Corrector (none at the first step) and predictor of every step."""
     steps = len(sigmas) - 1
     orders = [min(2, steps - index, 1 + index) for index in range(steps)]
@@ -149,26 +153,22 @@ def _unipc_moves(sigmas: tuple[float, ...]) -> list[tuple[_Corrector | None, _Pr
     return list(zip([None, *correctors], predictors))
 
 
-def _predictor(sigmas: tuple[float, ...], index: int, order: int) -> _Predictor:
+def _predictor(sigmas: tuple[float, ...], index: int, order: int) -> _Move:
     """From point ``index`` to the next one, with estimates at ``index`` and, at order 2, the point before."""
     keep, clean, ratio = _exponential_step(sigmas, index)
-    # bh2 at order 2 weighs the one difference by 1/2; B(h) equals expm1(-h), so alpha * B(h) is -clean.
-    return _Predictor(keep=keep, clean=clean, slope=0.5 * clean / ratio if order == 2 else None)
+    return _Move(keep=keep, clean=clean, ratio=ratio if order == 2 else None, old=0.5, new=0.0)
 
 
-def _corrector(sigmas: tuple[float, ...], index: int, order: int) -> _Corrector:
+def _corrector(sigmas: tuple[float, ...], index: int, order: int) -> _Move:
     """The same move with the estimate at its end point; weights match the exponential integral to ``order + 1``."""
     keep, clean, ratio = _exponential_step(sigmas, index)
     if order == 1:
-        return _Corrector(predictor=_Predictor(keep=keep, clean=clean, slope=None), correction=0.5 * clean)
+        return _Move(keep=keep, clean=clean, ratio=None, old=0.0, new=0.5)
     minus_h = _half_log_snr(sigmas[index]) - _half_log_snr(sigmas[index + 1])
     phi1, phi2, phi3 = (_phi(k, minus_h) for k in (1, 2, 3))
     b1, b2 = phi2 / phi1, 2 * phi3 / phi1
-    old_weight = (b1 - b2) / (1 - ratio)  # solves  old + new = b1,  ratio * old + new = b2
-    new_weight = b1 - old_weight
-    return _Corrector(
-        predictor=_Predictor(keep=keep, clean=clean, slope=old_weight * clean / ratio), correction=new_weight * clean
-    )
+    old = (b1 - b2) / (1 - ratio)  # solves  old + new = b1,  ratio * old + new = b2
+    return _Move(keep=keep, clean=clean, ratio=ratio, old=old, new=b1 - old)
 
 
 def _exponential_step(sigmas: tuple[float, ...], index: int) -> tuple[float, float, float]:

@@ -9,6 +9,8 @@ from itertools import pairwise
 
 from helios.schedulers.shift import NoShift, Shift, shift_sigma
 
+MERGE_DISTANCE = 1e-3  # in sigma
+
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSchedule:
@@ -38,15 +40,16 @@ class LevelSchedule:
         return len(self.timesteps)
 
     def merged(self, other: "LevelSchedule") -> "LevelSchedule":
-        """The points of both schedules in falling order; points closer than 1e-9 in sigma count as one.
+        """This schedule with all points of another one put in, in falling order.
 
         Used to make distillation pairs: the teacher's trajectory passes exactly through the student's points. Both
-        schedules must be of the same level and shift, so that equal sigmas mean equal timesteps.
+        schedules must be of the same level and shift, so that equal sigmas mean equal timesteps. Own points within
+        ``MERGE_DISTANCE`` of one of the other's give way to it: after a very short step, a multistep solver divides
+        rounding errors by that step.
         """
-        points = sorted([*self._points(), *other._points()], reverse=True)
-        kept = [points[0]]
-        kept += [point for before, point in pairwise(points) if before[0] - point[0] > 1e-9]
-        sigmas, timesteps, model_timesteps = zip(*kept)
+        theirs = other._points()
+        mine = [point for point in self._points() if all(abs(point[0] - p[0]) > MERGE_DISTANCE for p in theirs)]
+        sigmas, timesteps, model_timesteps = zip(*sorted([*mine, *theirs], reverse=True))
         return LevelSchedule(sigmas=(*sigmas, 0.0), timesteps=timesteps, model_timesteps=model_timesteps)
 
     def _points(self) -> list[tuple[float, float, float]]:
