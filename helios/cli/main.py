@@ -9,6 +9,7 @@ import click
 import typer
 
 from helios import __version__
+from helios.cli.bench import bench
 from helios.cli.doctor import doctor
 from helios.cli.download import download
 from helios.cli.generate import EPILOG, generate
@@ -31,6 +32,7 @@ app.command()(show)
 app.command()(info)
 app.command()(doctor)
 app.command()(download)
+app.add_typer(bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)

@@ -22,6 +22,7 @@ from helios.engine.video import Chunk, Video
 from helios.engine.watch import ProgressCallback
 from helios.errors import InputError
 from helios.sampling.plan import SamplingPlan
+from helios.sampling.rollout import OneBatch, PassLayout
 
 TimelineLike = Timeline | str | Path | Sequence[tuple[float, str]]
 
@@ -253,10 +254,12 @@ class Helios:
         progress: ProgressCallback | None = None,
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
+        layout: PassLayout = OneBatch(),
         **settings,
     ) -> Session:
         """A stream whose prompt can be changed and whose state can be saved. Arguments as for :meth:`generate`."""
-        return self.open(self.prepare(prompts, **settings), progress=progress, pixels=pixels, decoding=decoding)
+        prepared = self.prepare(prompts, **settings)
+        return self.open(prepared, progress=progress, pixels=pixels, decoding=decoding, layout=layout)
 
     @torch.no_grad()
     def open(
@@ -266,14 +269,22 @@ class Helios:
         progress: ProgressCallback | None = None,
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
+        layout: PassLayout = OneBatch(),
     ) -> Session:
-        """Start a prepared run."""
+        """Start a prepared run.
+
+        Args:
+            pixels: what leaves the device, uint8 or floats.
+            decoding: whole chunks, or frames as early as they are decoded.
+            layout: under guidance, both passes as one batch or one after the other.
+        """
         request, noise = prepared.request, prepared.request.noise_source()
         motion = Motion(amount=request.motion)
         batch = len(request.seeds)
         rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
         state = SessionState(rollout=rollout, frames_done=0, request=request, identity=self.info.identity)
-        return self._session(prepared.plan, state, noise, progress=progress, pixels=pixels, decoding=decoding)
+        how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout}
+        return self._session(prepared.plan, state, noise, **how)
 
     def resume(
         self,

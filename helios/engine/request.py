@@ -59,6 +59,7 @@ class Request:
         if self.noise not in ("default", "reference"):
             raise InputError(f"noise={self.noise!r} is unknown: use default or reference")
         Motion(amount=self.motion)
+        AddressedNoise(self.seeds)
 
     @property
     def anchor_policy(self) -> AnchorPolicy:

@@ -17,7 +17,7 @@ from helios.engine.request import Request
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
 from helios.engine.video import Chunk, ChunkTimings
-from helios.engine.watch import ChunkWatch, ProgressCallback
+from helios.engine.watch import ChunkWatch, ProgressCallback, Stopwatch
 from helios.errors import Cancelled, InputError
 from helios.models.vae import HeliosVAE
 from helios.noise import NoiseSource
@@ -182,8 +182,7 @@ class Session:
         latents_BCTHW, after = self._denoise(before, watch)
         pieces = self._decoding.pieces(self._parts.vae, latents_BCTHW)
         first_frame = before.chunk * self.plan.geometry.chunk_frames
-        while (frames_BFHWC := self._next_frames(pieces)) is not None:
-            watch.stopwatch.mark()
+        while (frames_BFHWC := self._next_frames(pieces, watch.stopwatch)) is not None:
             watch.finite.check(before.chunk)
             piece = self._cut(frames_BFHWC, first_frame)
             first_frame += frames_BFHWC.shape[1]
@@ -208,9 +207,14 @@ class Session:
         return next(steps)
 
     @torch.no_grad()
-    def _next_frames(self, pieces: Iterator[Tensor]) -> Tensor | None:
+    def _next_frames(self, pieces: Iterator[Tensor], stopwatch: Stopwatch) -> Tensor | None:
         pixels_BCFHW = next(pieces, None)
-        return None if pixels_BCFHW is None else self._pixels.convert(self._parts.vae, pixels_BCFHW).cpu()
+        if pixels_BCFHW is None:
+            return None
+        stopwatch.mark()
+        frames_BFHWC = self._pixels.convert(self._parts.vae, pixels_BCFHW).cpu()
+        stopwatch.mark()
+        return frames_BFHWC
 
     def _cut(self, frames_BFHWC: Tensor, first_frame: int) -> tuple[int, Tensor] | None:
         """The part of a piece that is new and was asked for: its first frame number and its frames."""
@@ -230,7 +234,11 @@ class Session:
         laps = watch.stopwatch.laps()
         levels = self.plan.geometry.levels
         timings = ChunkTimings(
-            condition=laps[0], levels=tuple(laps[1 : 1 + levels]), decode=laps[-1], total=watch.stopwatch.total()
+            condition=laps[0],
+            levels=tuple(laps[1 : 1 + levels]),
+            decode=laps[-2],
+            copy=laps[-1],
+            total=watch.stopwatch.total(),
         )
         return Chunk(
             index=index,

@@ -11,11 +11,20 @@ from helios.device import DeviceMemory
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkTimings:
-    """Seconds spent on one chunk, by phase; ``levels`` from the coarsest to the full resolution."""
+    """Seconds spent on one chunk, by phase.
+
+    Attributes:
+        condition: encoding text that changed, the history, and drawing noise.
+        levels: denoising, from the coarsest level to the full resolution.
+        decode: the VAE.
+        copy: conversion of the pixels and their way to the host.
+        total: from the beginning of the chunk until it was handed out.
+    """
 
     condition: float
     levels: tuple[float, ...]
     decode: float
+    copy: float
     total: float
 
 

@@ -86,6 +86,11 @@ class PromptEncoder:
         with self._lock:
             self._encoder = None
 
+    def forget(self) -> None:
+        """Drop the cached prompts; the weights stay."""
+        with self._lock:
+            self._states.clear()
+
     def _state(self, text: str) -> Tensor:
         """The states of one cleaned prompt up to its end mark, from the cache if it is there."""
         if text not in self._states:

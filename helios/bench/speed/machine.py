@@ -1,0 +1,94 @@
+"""What the machine is and what it can do at best: the matrix and copy rates, measured on the spot."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from helios.device import synchronize
+
+_MATRIX = {"cpu": (1536, 1024, 1024)}
+_ACCELERATOR_MATRIX = (8192, 8192, 8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Hardware, versions and measured limits.
+
+    Attributes:
+        matrix_flops: floating-point operations per second of the best matrix product in the run's dtype.
+        copy_bytes: bytes read and written per second by a large copy.
+    """
+
+    device: str
+    processor: str
+    threads: int
+    dtype: str
+    versions: dict[str, str]
+    matrix_flops: float
+    copy_bytes: float
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
+    """Measure a machine; takes about a second."""
+    return Machine(
+        device=str(device),
+        processor=_processor(device),
+        threads=torch.get_num_threads(),
+        dtype=str(dtype).removeprefix("torch."),
+        versions={name: version(name) for name in ("helios", "torch", "diffusers")}
+        | {"python": platform.python_version()},
+        matrix_flops=_matrix_rate(device, dtype),
+        copy_bytes=_copy_rate(device),
+    )
+
+
+def _processor(device: torch.device) -> str:
+    if device.type != "cpu":
+        return torch.get_device_module(device).get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+@torch.no_grad()
+def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Best rate over the ways to multiply that Helios itself uses. Random data: zeros would flatter."""
+    from helios.ops.linear import linear
+
+    rows, inner, columns = _MATRIX.get(device.type, _ACCELERATOR_MATRIX)
+    a = torch.randn(rows, inner, device=device).to(dtype)
+    b = torch.randn(columns, inner, device=device).to(dtype)
+    seconds = min(_seconds(lambda: linear(a, b, None), device), _seconds(lambda: a @ b.T, device))
+    return 2.0 * rows * inner * columns / seconds
+
+
+def _copy_rate(device: torch.device) -> float:
+    source = torch.randn(1 << 24, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * source.numel() * source.element_size() / _seconds(lambda: target.copy_(source), device)
+
+
+def _seconds(call: Callable[[], object], device: torch.device, repeats: int = 9) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        began = time.perf_counter()
+        call()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return median(times)

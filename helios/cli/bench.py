@@ -1,0 +1,67 @@
+"""``helios bench``: how fast, and how good."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, parse_steps
+
+bench = typer.Typer(help="Measure: speed against the machine's limit and Diffusers; quality of long video.")
+
+
+@bench.command()
+def speed(
+    model: ModelOption = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="`diffusers` or `diffusers-compiled`, on the same weights, in turns; repeatable."),
+    ] = None,
+    chunks: Annotated[int, typer.Option("--chunks", help="Length of a run in chunks of 33 frames.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", help="Timed runs of each; medians are reported.")] = 7,
+    steps: Annotated[str | None, typer.Option("--steps", metavar="1,1,1", help="Steps per level.")] = None,
+    amplify: Annotated[
+        bool | None, typer.Option("--amplify-first-chunk/--no-amplify-first-chunk", help="Twice the steps in chunk one.")
+    ] = None,
+    height: Annotated[int | None, typer.Option("--height", "-H", help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option("--width", "-W", help="Pixels.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads on the CPU.")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="`float32` as published, or `bfloat16`.")] = "float32",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write NAME.json, NAME.md and NAME.png.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure frames per second, first frame, chunk times and memory; text encoding and decoding are included.
+
+    Example: `helios bench speed -m random-distilled --steps 1,1,1 --threads 1 --against diffusers`
+    """
+    import torch
+
+    from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
+    from helios.checkpoints import inspect, resolve
+    from helios.engine.pipeline import Helios, prepare
+
+    config = SpeedConfig(rounds=rounds, against=tuple(against or ()))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    info = inspect(resolve(model))
+    prepared = prepare(
+        info,
+        "a red circle moves right",
+        num_frames=chunks * info.geometry.chunk_frames,
+        height=height,
+        width=width,
+        steps=parse_steps(steps),
+        amplify_first_chunk=amplify,
+    )
+    helios = Helios.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype)
+    result = measure_speed(helios, prepared, config, progress=lambda text: typer.echo(text, err=True))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        out.with_suffix(".md").write_text(markdown(result) + "\n")
+        plot_chunk(result, out.with_suffix(".png"))
+    typer.echo(json.dumps(result) if as_json else markdown(result))
+    return 0
