@@ -10,27 +10,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helios.models.vae.memory import CausalMemory
-from helios.models.vae.norm import rms_norm, rms_norm_silu
-from helios.ops.conv3d import frame_conv2d, window_conv3d, with_past
+from helios.models.vae.norm import rms_norm, rms_norm_silu_into
+from helios.ops.conv3d import empty_video, frame_conv2d, upsample_conv2d, window_conv3d
 
 
 def causal_conv(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """A causal convolution with the weights of ``conv``."""
+    return window_conv3d(fill_window(conv, x_BCTHW, memory), conv.weight, conv.bias)
+
+
+def fill_window(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+    """What a causal convolution sees: its past frames and ``x``; remembers what the next part needs."""
     past_frames = conv.weight.shape[2] - 1
-    window = with_past(x_BCTHW, past_frames, memory.past(conv))
-    if past_frames:
-        memory.keep(conv, window, past_frames)
-    return window_conv3d(window, conv.weight, conv.bias)
+    window = memory.window(conv, x_BCTHW, past_frames)
+    window[:, :, past_frames:] = x_BCTHW
+    memory.keep(conv, window, past_frames)
+    return window
+
+
+def norm_conv(
+    norm: nn.Module, conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory, residual: Tensor | None = None
+) -> Tensor:
+    """Norm, SiLU and a causal convolution, plus ``residual``. The norm writes straight into the convolution's window."""
+    past_frames = conv.weight.shape[2] - 1
+    window = rms_norm_silu_into(memory.window(conv, x_BCTHW, past_frames), x_BCTHW, norm.gamma)
+    memory.keep(conv, window, past_frames)
+    return window_conv3d(window, conv.weight, conv.bias, residual=residual)
 
 
 def residual_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
-    """``shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))``; the shortcut is a 1x1x1 convolution where widths differ."""
+    """``shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))``; the shortcut is a 1x1x1 convolution where widths differ.
+
+    Without gradients the result takes the memory of ``x`` where it can.
+    """
     shortcut = x_BCTHW
     if isinstance(block.conv_shortcut, nn.Conv3d):
         shortcut = window_conv3d(x_BCTHW, block.conv_shortcut.weight, block.conv_shortcut.bias)
-    hidden = causal_conv(block.conv1, rms_norm_silu(x_BCTHW, block.norm1.gamma), memory)
-    hidden = block.dropout(rms_norm_silu(hidden, block.norm2.gamma))
-    return causal_conv(block.conv2, hidden, memory) + shortcut
+    hidden = norm_conv(block.norm1, block.conv1, x_BCTHW, memory)
+    return norm_conv(block.norm2, block.conv2, hidden, memory, residual=shortcut)
 
 
 def attention_block(block: nn.Module, x_BCTHW: Tensor) -> Tensor:
@@ -77,23 +94,22 @@ def upsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     if hasattr(block, "time_conv"):
         x_BCTHW = double_time(block.time_conv, x_BCTHW, memory)
     conv = block.resample[1]
-    return frame_conv2d(double_space(x_BCTHW), conv.weight, conv.bias)
+    return upsample_conv2d(x_BCTHW, conv.weight, conv.bias)
 
 
 def double_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """The first frame of a chunk passes as it is; each later one becomes two.
 
-    The causal convolution starts after the first frame and does not see it: its past is zeros there.
+    The causal convolution starts after the first frame and does not see it: its past is zeros there. It has twice the
+    channels: the first half of them is the earlier frame of a pair.
     """
-    first, later = ([], x_BCTHW) if memory.started else ([x_BCTHW[:, :, :1]], x_BCTHW[:, :, 1:])
-    if later.shape[2] == 0:
+    frames = x_BCTHW.shape[2]
+    passed = 0 if memory.started else 1
+    if frames == passed:
         return x_BCTHW
-    pairs = causal_conv(conv, later, memory).unflatten(1, (2, -1))  # [B, 2, C, T, H, W]
-    return torch.cat([*first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-
-
-def double_space(x_BCTHW: Tensor) -> Tensor:
-    """Each pixel becomes a 2 x 2 block."""
-    batch, channels, frames, height, width = x_BCTHW.shape
-    grown = x_BCTHW[:, :, :, :, None, :, None].expand(batch, channels, frames, height, 2, width, 2)
-    return grown.reshape(batch, channels, frames, 2 * height, 2 * width)
+    window = fill_window(conv, x_BCTHW[:, :, passed:], memory)
+    doubled = empty_video(x_BCTHW, 2 * frames - passed)
+    doubled[:, :, :passed] = x_BCTHW[:, :, :passed]
+    for turn, (weight, bias) in enumerate(zip(conv.weight.chunk(2), conv.bias.chunk(2), strict=True)):
+        doubled[:, :, passed + turn :: 2] = window_conv3d(window, weight, bias)
+    return doubled

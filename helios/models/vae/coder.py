@@ -5,9 +5,8 @@ Letters: B batch, C channels, F pixel frames, T latent frames, H W height and wi
 
 from torch import Tensor, nn
 
-from helios.models.vae.blocks import causal_conv, downsample, mid_block, residual_block, upsample
+from helios.models.vae.blocks import causal_conv, downsample, mid_block, norm_conv, residual_block, upsample
 from helios.models.vae.memory import CausalMemory
-from helios.models.vae.norm import rms_norm_silu
 from helios.ops.conv3d import window_conv3d
 
 
@@ -36,4 +35,4 @@ def decode(vae: nn.Module, latents_BCTHW: Tensor, memory: CausalMemory) -> Tenso
 
 def head(coder: nn.Module, x: Tensor, memory: CausalMemory) -> Tensor:
     """Norm, SiLU and the last convolution of the encoder or the decoder."""
-    return causal_conv(coder.conv_out, rms_norm_silu(x, coder.norm_out.gamma), memory)
+    return norm_conv(coder.norm_out, coder.conv_out, x, memory)

@@ -6,7 +6,10 @@ memory; decoding it in parts needs, per causal layer, its last input frames. Bot
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+
+from helios.ops.conv3d import empty_video
 
 
 class CausalMemory(Protocol):
@@ -14,6 +17,9 @@ class CausalMemory(Protocol):
 
     def past(self, layer: nn.Module) -> Tensor | None:
         """The frames before this call's, or None when there are none (the layer then sees zeros)."""
+
+    def window(self, layer: nn.Module, x_BCTHW: Tensor, frames: int) -> Tensor:
+        """Room for ``x`` behind ``frames`` past frames, which are filled in; may be reused by the next call."""
 
     def keep(self, layer: nn.Module, window_BCTHW: Tensor, frames: int) -> None:
         """Remember the last ``frames`` frames of what a layer saw, past included."""
@@ -28,8 +34,16 @@ class NoMemory:
 
     started = False
 
+    def __init__(self):
+        self._scratch = Scratch()
+
     def past(self, layer: nn.Module) -> None:
         return None
+
+    def window(self, layer: nn.Module, x_BCTHW: Tensor, frames: int) -> Tensor:
+        window = self._scratch.take(x_BCTHW, frames + x_BCTHW.shape[2])
+        window[:, :, :frames] = 0.0
+        return window
 
     def keep(self, layer: nn.Module, window_BCTHW: Tensor, frames: int) -> None:
         pass
@@ -44,12 +58,39 @@ class StreamMemory:
     def __init__(self):
         self.started = False
         self._frames: dict[nn.Module, Tensor] = {}
+        self._scratch = Scratch()
 
     def past(self, layer: nn.Module) -> Tensor | None:
         return self._frames.get(layer)
 
+    def window(self, layer: nn.Module, x_BCTHW: Tensor, frames: int) -> Tensor:
+        window = self._scratch.take(x_BCTHW, frames + x_BCTHW.shape[2])
+        window[:, :, :frames] = self._frames.get(layer, 0.0)
+        return window
+
     def keep(self, layer: nn.Module, window_BCTHW: Tensor, frames: int) -> None:
-        self._frames[layer] = window_BCTHW[:, :, window_BCTHW.shape[2] - frames :].clone()
+        if frames:
+            self._frames[layer] = window_BCTHW[:, :, window_BCTHW.shape[2] - frames :].clone()
 
     def finish_part(self) -> None:
         self.started = True
+
+
+class Scratch:
+    """One buffer that windows of the same size share, one after the other; a new one each time gradients are recorded.
+
+    On CPUs most of the cost of a large new tensor is the operating system handing out its pages.
+    """
+
+    def __init__(self):
+        self._buffer: Tensor | None = None
+
+    def take(self, like_BCTHW: Tensor, frames: int) -> Tensor:
+        """Uninitialised channels-last tensor with ``frames`` frames, otherwise as ``like``."""
+        if torch.is_grad_enabled():
+            return empty_video(like_BCTHW, frames)
+        batch, channels, _, height, width = like_BCTHW.shape
+        if self._buffer is None or self._buffer.shape != (batch, channels, frames, height, width):
+            self._buffer = None  # lets go of the old one before asking for the new
+            self._buffer = empty_video(like_BCTHW, frames)
+        return self._buffer
