@@ -123,7 +123,7 @@ def test_probes_see_averaged_weights_and_leave_the_weights_alone(tmp_path):
     seen = []
     method = LineMethod(ema=Ema(decay=0.99))
     weight = method.players[0].trainables["0.weight"]
-    probe = lambda step, folder: seen.append(weight.detach().clone()) or {}  # noqa: E731
+    probe = lambda step, folder: seen.append(weight.detach().clone()) or {}
     Trainer(method, Points(), config(probe_every=12), tmp_path, probes=(probe,)).run()
     assert torch.equal(seen[0], method.players[0].average.shadow["0.weight"])
     assert not torch.equal(seen[0], weight)

@@ -1,0 +1,75 @@
+"""The transformer as training calls it: cheap matrix products inside, float32 outside.
+
+B batch, C channels, T latent frames, H W latent height and width, S text tokens, E width of the text encoder.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from helios.models.transformer.context import HistoryContext, HistoryLatents, TextContext
+from helios.shapes import FramePositions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float32:
+    """Everything in the precision of the weights."""
+
+    def context(self, device: torch.device) -> AbstractContextManager:
+        """Around every forward pass."""
+        return nullcontext()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bfloat16:
+    """Autocast: matrix products in bfloat16, float32 master weights, losses and accumulations."""
+
+    def context(self, device: torch.device) -> AbstractContextManager:
+        """Around every forward pass."""
+        return torch.autocast(device.type, torch.bfloat16)
+
+
+Precision = Float32 | Bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A transformer under a precision. It is a denoiser for :mod:`helios.sampling`, so rollouts train through it.
+
+    Args:
+        module: the transformer.
+        precision: of its matrix products.
+    """
+
+    module: nn.Module
+    precision: Precision = Float32()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def encode_text(self, text_BSE: Tensor) -> TextContext:
+        """Projected text; every block makes its own keys, inside its own call (checkpointing, sharding)."""
+        with self.precision.context(self.device):
+            return self.module.encode_text(text_BSE.to(self.device), keys=False)
+
+    def encode_history(self, history: HistoryLatents, positions: FramePositions | None = None) -> HistoryContext:
+        """See the transformer's own."""
+        with self.precision.context(self.device):
+            return self.module.encode_history(history, positions=positions)
+
+    def velocity(
+        self, x_BCTHW: Tensor, timestep_B: Tensor, text: TextContext, history: HistoryContext | None
+    ) -> Tensor:
+        """Velocity of one noisy chunk, float32."""
+        with self.precision.context(self.device):
+            return self.module.velocity(x_BCTHW, timestep_B, text, history).float()
+
+    def packed_velocity(
+        self, xs: list[Tensor], timesteps: list[Tensor], text: TextContext, history: HistoryContext | None
+    ) -> list[Tensor]:
+        """Velocities of several chunks in one pass, float32."""
+        with self.precision.context(self.device):
+            return [v.float() for v in self.module.packed_velocity(xs, timesteps, text, history)]

@@ -1,0 +1,120 @@
+"""Captions to text states in training: stored beforehand, or encoded by a text encoder that is frozen or trained too.
+
+B batch, S text tokens (padded), E width of the text encoder.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from helios.errors import InputError
+from helios.models.text_encoder import clean_prompt
+from helios.training.clips import LatentClip
+from helios.training.network import Float32, Precision
+from helios.training.seeds import Draws, Purpose
+
+
+class Captions(Protocol):
+    """Text states of a micro-batch."""
+
+    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
+        """[B, S, E], zero beyond each caption's end; one wording per clip is drawn."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """[B, S, E] of given prompts, such as the negative one; without gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredCaptions:
+    """The states that the data set holds, computed once beforehand; the text encoder is not in memory.
+
+    Args:
+        tokens: S.
+        prompts: encodes the few prompts that are not in the data (negative prompt, probes).
+    """
+
+    tokens: int
+    prompts: Callable[[Sequence[str]], Tensor]
+
+    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
+        """See :class:`Captions`.
+
+        Raises: InputError for a clip without text states.
+        """
+        if any(clip.text_SE is None for clip in clips):
+            raise InputError("a clip has no text states: run `helios data prepare` with a text encoder on this data")
+        width = clips[0].text_SE.shape[-1]
+        padded_BSE = torch.zeros(len(clips), self.tokens, width)
+        for row_SE, clip in zip(padded_BSE, clips):
+            states = clip.text_SE[: self.tokens]
+            row_SE[: len(states)] = states
+        return padded_BSE
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """See :class:`Captions`."""
+        return self.prompts(prompts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedCaptions:
+    """Captions through a UMT5 encoder at every step, with its gradients if it is trained.
+
+    Args:
+        tokenizer: a T5 tokenizer of ``transformers``.
+        encoder: the UMT5 encoder.
+        tokens: S. A small model pays for every padded token; sample with the same number.
+        precision: of its matrix products.
+        dropout: share of clips whose caption is replaced by ``null``, so that guidance has something to lead away
+            from. 0 in the published recipe, whose backbone already knows its negative prompt.
+        null: the replacement; sample with it as the negative prompt.
+    """
+
+    tokenizer: Any
+    encoder: nn.Module
+    tokens: int = 512
+    precision: Precision = Float32()
+    dropout: float = 0.0
+    null: str = ""
+    _ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
+        """See :class:`Captions`."""
+        wordings = draws.below(Purpose.CAPTION, [len(clip.captions) for clip in clips])
+        dropped = (draws.uniform(Purpose.DROPOUT) < self.dropout).tolist()
+        chosen = zip(clips, wordings, dropped)
+        return self._run([self.null if drop else clip.captions[place] for clip, place, drop in chosen])
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """See :class:`Captions`."""
+        return self._run(prompts)
+
+    def _run(self, prompts: Sequence[str]) -> Tensor:
+        """The longest caption sets the width that is computed; the rest of S is zeros, as the padding is in sampling."""
+        rows = [self._tokenize(prompt) for prompt in prompts]
+        device = next(self.encoder.parameters()).device
+        tokens_BS = torch.full((len(rows), max(map(len, rows))), self.tokenizer.pad_token_id)
+        for row, ids in zip(tokens_BS, rows):
+            row[: len(ids)] = torch.tensor(ids)
+        lengths_B = torch.tensor([len(ids) for ids in rows])
+        mask_BS = torch.arange(tokens_BS.shape[1]) < lengths_B[:, None]
+        with self.precision.context(device):
+            states_BSE = self.encoder(tokens_BS.to(device), mask_BS.long().to(device)).last_hidden_state.float()
+        states_BSE = states_BSE * mask_BS.to(device)[..., None]
+        return nn.functional.pad(states_BSE, (0, 0, 0, self.tokens - states_BSE.shape[1]))
+
+    def _tokenize(self, prompt: str) -> list[int]:
+        if prompt not in self._ids:
+            ids = self.tokenizer(clean_prompt(prompt), add_special_tokens=True).input_ids
+            if len(ids) > self.tokens:
+                raise InputError(
+                    f"a caption has {len(ids)} tokens and training reads {self.tokens}: shorten {prompt[:40]!r} "
+                    "or raise the number of text tokens"
+                )
+            self._ids[prompt] = ids
+        return self._ids[prompt]
