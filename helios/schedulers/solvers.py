@@ -115,7 +115,7 @@ class DistilledSolver:
     def renoise(self, index: int, x0: Tensor) -> Tensor:
         """Back from the level's end to the point after ``index``, which must not be the last; float32."""
         sigma = self._sigmas[index + 1]
-        return (1 - sigma) * x0.float() + sigma * self._start.detach()
+        return (1 - sigma) * x0.float() + sigma * self._start
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def _solver(kind: str, schedule: LevelSchedule, start: torch.Tensor):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 20, 50])
-@pytest.mark.parametrize("tokens", [48, 8640])
+@pytest.mark.parametrize("tokens", [8640])
 @pytest.mark.parametrize("kind", KINDS)
 def test_parity_of_trajectories(published, stages, shift, kind, steps, tokens):
     """Every point of the walk, float32, largest difference over the largest value."""
