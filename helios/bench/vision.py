@@ -1,0 +1,34 @@
+"""OpenCV, loaded where it is used, and the thread limits of one benchmark process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from helios.extras import load_extra
+
+
+def opencv() -> ModuleType:
+    """The cv2 module; InputError with the install command when it is not there."""
+    return load_extra("cv2", extra="bench")
+
+
+def use_one_thread() -> None:
+    """Limit OpenCV and PyTorch to one thread: the benchmark runs one process per core instead."""
+    import torch
+
+    opencv().setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """:func:`use_one_thread` for the length of a ``with`` block; the caller's limits come back after it."""
+    import torch
+
+    before = opencv().getNumThreads(), torch.get_num_threads()
+    use_one_thread()
+    try:
+        yield
+    finally:
+        opencv().setNumThreads(before[0])
+        torch.set_num_threads(before[1])
