@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helios.ops.backends import load_kernel, provides
+from helios.ops.backends import load_kernel, needs_grad, provides
 
 Runs = tuple[int, ...]
 
@@ -22,16 +22,28 @@ def layer_norm_modulate(
 ) -> Tensor:
     """LayerNorm(x) * (1 + scale) + shift, all in float32 (Peebles and Xie 2023, section 3.2).
 
+    Args:
+        backend: ``auto``; ``reference``; ``affine``, which hands 1 + scale and shift to the norm as its weight and bias,
+            run by run: one pass over memory instead of three, and a smaller graph in training.
     Returns: the shape and dtype of x.
     """
-    name = "reference" if backend == "auto" else backend
+    name = ("reference" if torch.compiler.is_compiling() else "affine") if backend == "auto" else backend
     return load_kernel("layer_norm_modulate", name)(x_BLD, shift_BRD, scale_BRD, runs, eps)
 
 
 def gated_residual(x_BLD: Tensor, branch_BLD: Tensor, gate_BRD: Tensor, runs: Runs, *, backend: str = "auto") -> Tensor:
-    """x + branch * gate, in float32. Returns: the shape and dtype of x."""
-    name = "reference" if backend == "auto" else backend
+    """x + branch * gate, in float32.
+
+    Args:
+        backend: ``auto``; ``reference``; ``lean`` (fused multiply and add into one buffer, no gradient).
+    Returns: the shape and dtype of x, never x itself.
+    """
+    name = _choose_residual(x_BLD, branch_BLD, gate_BRD) if backend == "auto" else backend
     return load_kernel("gated_residual", name)(x_BLD, branch_BLD, gate_BRD, runs)
+
+
+def _choose_residual(*tensors: Tensor) -> str:
+    return "reference" if torch.compiler.is_compiling() or needs_grad(*tensors) else "lean"
 
 
 @provides("layer_norm_modulate", "reference")
@@ -39,9 +51,19 @@ def _load_modulate():
     return _modulate
 
 
+@provides("layer_norm_modulate", "affine")
+def _load_affine():
+    return _affine
+
+
 @provides("gated_residual", "reference")
 def _load_residual():
     return _residual
+
+
+@provides("gated_residual", "lean")
+def _load_lean_residual():
+    return _lean_residual
 
 
 def _modulate(x_BLD: Tensor, shift_BRD: Tensor, scale_BRD: Tensor, runs: Runs, eps: float) -> Tensor:
@@ -50,14 +72,36 @@ def _modulate(x_BLD: Tensor, shift_BRD: Tensor, scale_BRD: Tensor, runs: Runs, e
     return _join([part * scale + shift for part, scale, shift in rows]).to(x_BLD.dtype)
 
 
+def _affine(x_BLD: Tensor, shift_BRD: Tensor, scale_BRD: Tensor, runs: Runs, eps: float) -> Tensor:
+    x32_BLD, weight_BRD, bias_BRD = x_BLD.float(), 1 + scale_BRD.float(), shift_BRD.float()
+    if weight_BRD.shape[0] == 1:  # one set of rows for all samples
+        return _affine_runs(x32_BLD, weight_BRD[0], bias_BRD[0], runs, eps).to(x_BLD.dtype)
+    samples = [_affine_runs(*sample, runs, eps) for sample in zip(x32_BLD, weight_BRD, bias_BRD)]
+    return torch.stack(samples).to(x_BLD.dtype)
+
+
+def _affine_runs(x_LD: Tensor, weight_RD: Tensor, bias_RD: Tensor, runs: Runs, eps: float) -> Tensor:
+    parts = zip(x_LD.split(runs, dim=-2), weight_RD, bias_RD)
+    return _join([F.layer_norm(part, weight.shape, weight, bias, eps) for part, weight, bias in parts], dim=-2)
+
+
 def _residual(x_BLD: Tensor, branch_BLD: Tensor, gate_BRD: Tensor, runs: Runs) -> Tensor:
     rows = zip(x_BLD.split(runs, dim=1), branch_BLD.split(runs, dim=1), _rows(gate_BRD.float()))
     return _join([x.float() + branch * gate for x, branch, gate in rows]).to(x_BLD.dtype)
+
+
+@torch.no_grad()
+def _lean_residual(x_BLD: Tensor, branch_BLD: Tensor, gate_BRD: Tensor, runs: Runs) -> Tensor:
+    out_BLD = torch.empty_like(x_BLD, dtype=torch.float32)
+    parts = (tensor.split(runs, dim=1) for tensor in (x_BLD, branch_BLD, out_BLD))
+    for x, branch, out, gate in zip(*parts, _rows(gate_BRD.float())):
+        torch.addcmul(x, branch, gate, out=out)
+    return out_BLD.to(x_BLD.dtype)
 
 
 def _rows(rows_BRD: Tensor) -> tuple[Tensor, ...]:
     return rows_BRD.split(1, dim=1)
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _join(parts: list[Tensor], dim: int = 1) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)

@@ -4,10 +4,13 @@ B batch, L query tokens, S key tokens, N heads, K head width. Segments: ``length
 segment, in order; queries of a segment see the keys of the same segment only.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helios.errors import InputError
 from helios.ops.backends import load_kernel, log_choice, provides
 
 Lengths = tuple[int, ...]
@@ -27,8 +30,9 @@ def attention(
     Args:
         q_BLNK, k_BSNK, v_BSNK: queries, keys and values.
         q_lengths, kv_lengths: tokens of each packed segment; None is one segment.
-        backend: ``auto``; ``reference`` (the formula, float32); ``sdpa`` (PyTorch's own); ``flash3`` or ``flash4``
-            (installed separately; half precision on a GPU).
+        backend: ``auto``; ``reference`` (the formula, float32); ``sdpa`` (PyTorch's own choice); ``cudnn`` (PyTorch's
+            cuDNN path); ``flash3`` or ``flash4`` (packages installed separately). The last three need half precision
+            on an NVIDIA GPU, and no GPU has run them here yet.
     Returns: [B, L, N, K] in the dtype of q.
     Raises: InputError when a backend asked for by name is missing.
     """
@@ -54,6 +58,43 @@ def _load_reference():
 @provides("attention", "sdpa")
 def _load_sdpa():
     return _sdpa
+
+
+@provides("attention", "cudnn")
+def _load_cudnn():
+    if not torch.backends.cudnn.is_available():
+        raise InputError("attention backend 'cudnn' needs a PyTorch built with cuDNN: use backend='auto'")
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def cudnn(q_BLNK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return _sdpa(q_BLNK, k_BSNK, v_BSNK)
+
+    return cudnn
+
+
+@provides("attention", "flash3")
+def _load_flash3():
+    from flash_attn_interface import flash_attn_func
+
+    return _without_statistics(flash_attn_func)
+
+
+@provides("attention", "flash4")
+def _load_flash4():
+    from flash_attn.cute import flash_attn_func
+
+    return _without_statistics(flash_attn_func)
+
+
+def _without_statistics(flash) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The attention output alone, of a kernel that, by its version, returns it alone or with the log-sum-exp."""
+
+    def kernel(q_BLNK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor) -> Tensor:
+        result = flash(q_BLNK, k_BSNK, v_BSNK)
+        return result[0] if isinstance(result, tuple) else result
+
+    return kernel
 
 
 def _reference(q_BLNK: Tensor, k_BSNK: Tensor, v_BSNK: Tensor) -> Tensor:

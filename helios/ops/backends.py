@@ -13,13 +13,17 @@ The loader runs at the first call that names the backend, so importing helios ne
 
 import logging
 from collections.abc import Callable
-from functools import cache
+
+import torch
+from torch import Tensor
 
 from helios.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 _LOADERS: dict[tuple[str, str], Callable[[], Callable]] = {}
+_LOADED: dict[tuple[str, str], Callable] = {}
+_LOGGED: set[tuple[str, str, str]] = set()
 
 
 def provides(op: str, backend: str) -> Callable[[Callable[[], Callable]], Callable[[], Callable]]:
@@ -37,12 +41,18 @@ def backends(op: str) -> list[str]:
     return sorted(name for known, name in _LOADERS if known == op)
 
 
-@cache
 def load_kernel(op: str, backend: str) -> Callable:
     """The kernel of that name.
 
     Raises: InputError when there is no such backend, or when its package is not installed.
     """
+    kernel = _LOADED.get((op, backend))
+    if kernel is None:
+        kernel = _LOADED[op, backend] = _load(op, backend)
+    return kernel
+
+
+def _load(op: str, backend: str) -> Callable:
     loader = _LOADERS.get((op, backend))
     if loader is None:
         raise InputError(f"{op} has no backend {backend!r}: use auto or one of {', '.join(backends(op))}")
@@ -55,7 +65,23 @@ def load_kernel(op: str, backend: str) -> Callable:
         ) from error
 
 
-@cache
 def log_choice(op: str, backend: str, where: str) -> None:
     """Say once per process what ``auto`` took."""
-    logger.info("%s: auto takes %s on %s", op, backend, where)
+    if (op, backend, where) not in _LOGGED and not torch.compiler.is_compiling():
+        _LOGGED.add((op, backend, where))
+        logger.info("%s: auto takes %s on %s", op, backend, where)
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Whether a result of these tensors would carry a gradient."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def eager_float32_on_cpu(*tensors: Tensor | None) -> bool:
+    """Whether a path that was measured to win for float32 on the CPU without gradients may run.
+
+    A compiler fuses the plain reference better than it can rewrite such a path, so it gets the reference.
+    """
+    if torch.compiler.is_compiling() or needs_grad(*tensors) or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(x is None or (x.device.type == "cpu" and x.dtype == torch.float32) for x in tensors)

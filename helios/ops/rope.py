@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helios.ops.backends import load_kernel, provides
-from helios.ops.rms_norm import rms_norm
+from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides
+from helios.ops.rms_norm import inverse_rms, rms_norm
 
 
 def rotary_table(
@@ -31,14 +31,13 @@ def rotary_table(
         theta: base of the frequencies.
         pool: edge of the cube of tokens that one pooled token stands for; the last frame, row and column are repeated
             where the grid is no multiple of it.
-    Returns: [B, L, P, 2] float32 (cos, sin) whatever autocast says, tokens ordered by time, row, column.
+    Returns: [B, L, P, 2] float32 (cos, sin), also under autocast; tokens ordered by time, row, column.
     """
-    with torch.no_grad(), torch.autocast(frames_BT.device.type, enabled=False):
-        angles_BTHWP = _angles(frames_BT.float(), height, width, axes, theta)
-        table_BTHWP2 = torch.stack([angles_BTHWP.cos(), angles_BTHWP.sin()], dim=-1)
-        if pool > 1:
-            table_BTHWP2 = _pool(table_BTHWP2, pool)
-        return table_BTHWP2.flatten(1, 3)
+    angles_BTHWP = _angles(frames_BT.float(), height, width, axes, theta)
+    table_BTHWP2 = torch.stack([angles_BTHWP.cos(), angles_BTHWP.sin()], dim=-1)
+    if pool > 1:
+        table_BTHWP2 = _pool(table_BTHWP2, pool)
+    return table_BTHWP2.flatten(1, 3)
 
 
 def _angles(frames_BT: Tensor, height: int, width: int, axes: tuple[int, int, int], theta: float) -> Tensor:
@@ -46,6 +45,7 @@ def _angles(frames_BT: Tensor, height: int, width: int, axes: tuple[int, int, in
     rows_1H = torch.arange(height, dtype=torch.float32, device=device)[None]
     columns_1W = torch.arange(width, dtype=torch.float32, device=device)[None]
     time, row, column = (_axis_angles(p, d, theta) for p, d in zip((frames_BT, rows_1H, columns_1W), axes))
+    # Products, not matrix products: those an ambient autocast would run in bfloat16, where 256 and 257 are one number.
     parts = (time[:, :, None, None], row[:, None, :, None], column[:, None, None, :])
     return torch.cat([part.expand(*grid, part.shape[-1]) for part in parts], dim=-1)
 
@@ -77,7 +77,7 @@ def rotate(x_BLNK: Tensor, table_BLP2: Tensor, *, gain_LN: Tensor | None = None,
 
     The arithmetic is float32. Returns: the shape and dtype of x.
     """
-    name = _choose(x_BLNK) if backend == "auto" else backend
+    name = "reference" if backend == "auto" else backend
     return load_kernel("rotate", name)(x_BLNK, table_BLP2, gain_LN)
 
 
@@ -92,19 +92,27 @@ def norm_rotate(
 ) -> Tensor:
     """RMS norm over the whole width, split into heads, rotate, gain: what queries and keys of self attention need.
 
+    Args:
+        backend: ``auto``; ``reference``; ``complex`` (the norm's factor goes into the small table, pairs are turned as
+            complex numbers: three passes over memory instead of ten; float32 without gradient).
     Returns: [B, L, N, K] in the dtype of x, where K is twice the pairs of the table.
     """
-    name = "reference" if backend == "auto" else backend
+    name = _choose(x_BLD, weight_D, gain_LN) if backend == "auto" else backend
     return load_kernel("norm_rotate", name)(x_BLD, weight_D, table_BLP2, eps, gain_LN)
 
 
-def _choose(x_BLNK: Tensor) -> str:
-    return "reference"
+def _choose(x_BLD: Tensor, weight_D: Tensor, gain_LN: Tensor | None) -> str:
+    return "complex" if eager_float32_on_cpu(x_BLD, weight_D, gain_LN) else "reference"
 
 
 @provides("rotate", "reference")
 def _load_rotate():
     return _rotate
+
+
+@provides("norm_rotate", "complex")
+def _load_complex():
+    return _complex_norm_rotate
 
 
 @provides("norm_rotate", "reference")
@@ -124,3 +132,14 @@ def _rotate(x_BLNK: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> Tenso
 def _norm_rotate(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None) -> Tensor:
     head_width = 2 * table_BLP2.shape[-2]
     return rotate(rms_norm(x_BLD, weight_D, eps=eps).unflatten(-1, (-1, head_width)), table_BLP2, gain_LN=gain_LN)
+
+
+@torch.no_grad()
+def _complex_norm_rotate(
+    x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None
+) -> Tensor:
+    factor_BL1P = torch.view_as_complex(table_BLP2)[:, :, None] * inverse_rms(x_BLD, eps)[..., None]
+    if gain_LN is not None:
+        factor_BL1P = factor_BL1P * gain_LN[..., None]
+    pairs = torch.mul(x_BLD, weight_D).unflatten(-1, (-1, *table_BLP2.shape[-2:]))
+    return torch.view_as_real(torch.view_as_complex(pairs).mul_(factor_BL1P)).flatten(-2)

@@ -96,7 +96,8 @@ class TransformerConfig:
         unknown = sorted(set(given) - known)
         if unknown:
             raise InputError(f"transformer config has unknown keys {unknown}: remove them or update helios")
-        return TransformerConfig(**given)
+        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        return TransformerConfig(**tuples)
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helios.models.transformer.layers import Linear
+from helios.ops.gelu import gelu_tanh
 
 
 class TimeEmbedder(nn.Module):
@@ -33,7 +34,7 @@ class TextEmbedder(nn.Module):
         self.linear_2 = Linear(width, width)
 
     def forward(self, text_BSE: Tensor) -> Tensor:
-        return self.linear_2(F.gelu(self.linear_1(text_BSE), approximate="tanh"))
+        return self.linear_2(gelu_tanh(self.linear_1(text_BSE)))
 
 
 class TimeTextEmbedding(nn.Module):

@@ -9,6 +9,7 @@ B batch, C channels, T H W frames, rows, columns; L tokens, D width, E input wid
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helios.ops.gelu import gelu_tanh
 from helios.ops.linear import linear
 
 
@@ -31,18 +32,22 @@ class PatchConv(nn.Conv3d):
     """A convolution whose stride is its kernel, computed as one matrix product over the patches.
 
     Returns [B, D, T', H', W'] as a convolution does, laid out so that flattening it to tokens [B, L, D] copies nothing.
+    The constructor is ``nn.Conv3d``'s, because adapters build their own small layers of the same class.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]):
-        super().__init__(in_channels, out_channels, kernel_size=patch, stride=patch)
-
     def forward(self, input: Tensor) -> Tensor:
+        assert self.stride == self.kernel_size and not any(self.padding), "a patch neither overlaps nor pads"
         batch, channels, *size = input.shape
         grid = tuple(length // step for length, step in zip(size, self.kernel_size))
         blocks = [part for pair in zip(grid, self.kernel_size) for part in pair]
         patches = input.reshape(batch, channels, *blocks).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
         tokens_BLD = linear(patches.flatten(1, 3), self.weight.flatten(1), self.bias)
         return tokens_BLD.transpose(1, 2).unflatten(2, grid)
+
+
+def patch_conv(channels: int, width: int, patch: tuple[int, int, int]) -> PatchConv:
+    """The layer that makes one token of every patch."""
+    return PatchConv(channels, width, kernel_size=patch, stride=patch)
 
 
 class GeluProjection(nn.Module):
@@ -53,7 +58,7 @@ class GeluProjection(nn.Module):
         self.proj = Linear(width, hidden)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        return F.gelu(self.proj(x_BLD), approximate="tanh")
+        return gelu_tanh(self.proj(x_BLD))
 
 
 class FeedForward(nn.Module):

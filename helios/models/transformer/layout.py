@@ -7,7 +7,6 @@ B batch, L tokens, D width, R runs of tokens (history and noisy of each segment)
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,19 +24,19 @@ class TokenLayout:
     history: int
     noisy: tuple[int, ...]
 
-    @cached_property
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each segment."""
         return tuple(self.history + noisy for noisy in self.noisy)
 
-    @cached_property
+    @property
     def runs(self) -> tuple[int, ...]:
         """Tokens of each run: (history, noisy) of every segment, or noisy alone without history."""
         if self.history == 0:
             return self.noisy
         return tuple(run for noisy in self.noisy for run in (self.history, noisy))
 
-    @cached_property
+    @property
     def without_history(self) -> "TokenLayout":
         """The layout after the history tokens have been dropped."""
         return TokenLayout(0, self.noisy)
@@ -64,13 +63,16 @@ class TokenLayout:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def add_to_noisy(self, y_BLD: Tensor, delta_BLD: Tensor) -> Tensor:
-        """y with ``delta`` added to its noisy tokens (in the dtype of y)."""
+        """y with ``delta`` added to its noisy tokens, in the dtype of y; without gradients y itself is changed."""
+        segments = list(zip(y_BLD.split(self.lengths, dim=1), delta_BLD.split(self.noisy, dim=1)))
+        if not torch.is_grad_enabled():
+            for segment, delta in segments:
+                segment[:, self.history :].add_(delta)
+            return y_BLD
         if self.history == 0:
             return y_BLD + delta_BLD
-        parts = []
-        for segment, delta in zip(y_BLD.split(self.lengths, dim=1), delta_BLD.split(self.noisy, dim=1)):
-            parts += [segment[:, : self.history], segment[:, self.history :] + delta]
-        return torch.cat(parts, dim=1)
+        pairs = [(segment[:, : self.history], segment[:, self.history :] + delta) for segment, delta in segments]
+        return torch.cat([part for pair in pairs for part in pair], dim=1)
 
     def history_gain(self, gain_N: Tensor) -> Tensor:
         """[L, N] factors: ``gain_N`` for history tokens, 1 for noisy ones."""

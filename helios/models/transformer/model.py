@@ -27,11 +27,12 @@ from helios.models.transformer.block import HeliosOutputNorm, HeliosTransformerB
 from helios.models.transformer.config import PATCH, QK_NORM, TransformerConfig
 from helios.models.transformer.context import HistoryContext, HistoryLatents, TextContext
 from helios.models.transformer.embedding import TimeTextEmbedding
-from helios.models.transformer.layers import Linear, PatchConv
+from helios.models.transformer.layers import Linear, patch_conv
 from helios.models.transformer.layout import TokenLayout
 from helios.models.transformer.patches import LONG_POOL, MID_POOL, patchify, pooled, unpatchify
 from helios.models.transformer.precision import KEPT_IN_FLOAT32, cast
 from helios.models.transformer.rotary import Frames, Rotary, RotaryTables
+from helios.ops.backends import load_kernel
 from helios.shapes import FramePositions
 
 
@@ -84,11 +85,11 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         super().__init__()
         config = TransformerConfig.from_dict(dict(self.config))
         width, channels, patch = config.width, config.in_channels, PATCH
-        self.patch_embedding = PatchConv(channels, width, patch)
+        self.patch_embedding = patch_conv(channels, width, patch)
         if config.has_multi_term_memory_patch:
-            self.patch_short = PatchConv(channels, width, patch)
-            self.patch_mid = PatchConv(channels, width, pooled(patch, MID_POOL))
-            self.patch_long = PatchConv(channels, width, pooled(patch, LONG_POOL))
+            self.patch_short = patch_conv(channels, width, patch)
+            self.patch_mid = patch_conv(channels, width, pooled(patch, MID_POOL))
+            self.patch_long = patch_conv(channels, width, pooled(patch, LONG_POOL))
         self.condition_embedder = TimeTextEmbedding(
             width=width, frequencies=config.freq_dim, text_width=config.text_dim
         )
@@ -101,6 +102,29 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
     def cast(self, dtype: torch.dtype) -> "HeliosTransformer3DModel":
         """Cast the weights in place, keeping in float32 what the published models keep there."""
         return cast(self, dtype)
+
+    def fuse_projections(self) -> None:
+        """Compute queries, keys and values of self attention as one matrix product, for inference.
+
+        Weight names and memory stay as they are. Call it where the model will run: moving or casting the model
+        afterwards undoes it (and nothing else).
+        """
+        for block in self.blocks:
+            block.attn1.fuse_projections()
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose the attention kernel of every block by name; see :func:`helios.ops.attention.attention`.
+
+        Raises: InputError when there is no such backend here.
+        """
+        if backend != "auto":
+            load_kernel("attention", backend)
+        for block in self.blocks:
+            block.attn1.attention_backend = block.attn2.attention_backend = backend
+
+    def reset_attention_backend(self) -> None:
+        """Back to ``auto``."""
+        self.set_attention_backend("auto")
 
     def encode_text(self, text_BSE: Tensor, *, keys: bool = True) -> TextContext:
         """Encode prompts, once for as long as they last.

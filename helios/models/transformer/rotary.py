@@ -82,7 +82,7 @@ def _on_host(frames: Frames) -> Frames:
 
 
 def _row(frames: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor([frames], dtype=torch.float32).to(device)
+    return torch.tensor([frames], dtype=torch.float32, device=device)
 
 
 def _join(parts: list[Rotary]) -> Tensor:

@@ -10,15 +10,15 @@ from torch import Tensor
 from helios.models.transformer.context import HistoryLatents
 from helios.models.transformer.model import HeliosTransformer3DModel
 
-TINY = dict(
-    num_attention_heads=4,
-    attention_head_dim=20,
-    rope_dim=(8, 6, 6),
-    ffn_dim=112,
-    num_layers=3,
-    freq_dim=64,
-    text_dim=32,
-)
+TINY = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 20,
+    "rope_dim": (8, 6, 6),
+    "ffn_dim": 112,
+    "num_layers": 3,
+    "freq_dim": 64,
+    "text_dim": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Case:
 
     def published(self, dtype: torch.dtype = torch.float32) -> dict:
         """Keyword arguments of Diffusers' forward."""
-        inputs = dict(
-            hidden_states=self.x.to(dtype),
-            timestep=self.timestep,
-            encoder_hidden_states=self.text.to(dtype),
-            return_dict=False,
-        )
+        inputs = {
+            "hidden_states": self.x.to(dtype),
+            "timestep": self.timestep,
+            "encoder_hidden_states": self.text.to(dtype),
+            "return_dict": False,
+        }
         if self.history is not None:
             positions = self.history.positions(self.x.shape[2])
             inputs["indices_hidden_states"] = torch.tensor([positions.noisy])

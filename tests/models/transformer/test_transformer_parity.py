@@ -5,22 +5,22 @@ import torch
 
 OPTIONS = {
     "released": {},
-    "gain per head": dict(is_amplify_history=True, history_scale_mode="per_head"),
-    "scalar gain": dict(is_amplify_history=True, history_scale_mode="scalar"),
-    "text for all tokens": dict(guidance_cross_attn=False),
-    "current timestep for history": dict(zero_history_timestep=False),
-    "no cross-attention norm": dict(cross_attn_norm=False),
+    "gain per head": {"is_amplify_history": True, "history_scale_mode": "per_head"},
+    "scalar gain": {"is_amplify_history": True, "history_scale_mode": "scalar"},
+    "text for all tokens": {"guidance_cross_attn": False},
+    "current timestep for history": {"zero_history_timestep": False},
+    "no cross-attention norm": {"cross_attn_norm": False},
 }
 CASES = {
     "plain": {},
-    "sizes that no pooling divides": dict(height=10, width=14, frames=2),
-    "one row of patches": dict(height=2, width=6, frames=1),
-    "coarsest level, full-resolution history": dict(height=8, width=16, level_height=2, level_width=4),
-    "middle level, batch of two": dict(height=8, width=16, level_height=4, level_width=8, batch=2),
-    "no history": dict(history=False),
-    "integer timestep": dict(timestep=torch.tensor([834])),
-    "timestep 0": dict(timestep=0.0),
-    "one text token": dict(text=1),
+    "sizes that no pooling divides": {"height": 10, "width": 14, "frames": 2},
+    "one row of patches": {"height": 2, "width": 6, "frames": 1},
+    "coarsest level, full-resolution history": {"height": 8, "width": 16, "level_height": 2, "level_width": 4},
+    "middle level, batch of two": {"height": 8, "width": 16, "level_height": 4, "level_width": 8, "batch": 2},
+    "no history": {"history": False},
+    "integer timestep": {"timestep": torch.tensor([834])},
+    "timestep 0": {"timestep": 0.0},
+    "one text token": {"text": 1},
 }
 
 
