@@ -9,12 +9,14 @@ place of the zeros that stand before the first.
 Backends:
     reference: PyTorch's operators as they are; the definition.
     native: the same operators on channels-last memory, for accelerators and half precision.
-    onednn: float32 on CPUs. PyTorch sends small float32 3D convolutions to a loop that is 5 to 20 times slower than the
-        oneDNN kernel it also ships; this backend always calls the latter, forward and backward.
-    auto: onednn where it can run, else native.
+    onednn: float32 on CPUs. PyTorch sends small float32 3D convolutions to a loop many times slower than the oneDNN
+        kernel it also ships; this backend always calls the latter, forward and backward. Half precision is computed in
+        float32 and rounded, which on a processor without half-precision units is far faster than its emulation.
+    auto: on CPUs onednn, unless the input is half precision and the processor has units for it; elsewhere native.
 """
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Literal
@@ -97,7 +99,8 @@ def window_conv3d(
     """
     backend = choose_backend(backend, window_BCTHW)
     if backend == "onednn":
-        return load_kernel(backend).window_conv3d(window_BCTHW, weight, bias_O, time_stride, residual)
+        kernel = load_kernel(backend).window_conv3d
+        return _in_float32(kernel, window_BCTHW, weight, bias_O, residual, time_stride=time_stride)
     if backend == "native":
         window_BCTHW = window_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
@@ -129,7 +132,7 @@ def frame_conv2d(
     backend = choose_backend(backend, x_BCTHW)
     frames = frames_of(x_BCTHW)
     if backend == "onednn":
-        out = load_kernel(backend).conv2d(frames, weight, bias_O, stride, padding)
+        out = _in_float32(load_kernel(backend).conv2d, frames, weight, bias_O, stride=stride, padding=padding)
     else:
         out = F.conv2d(frames, weight, bias_O, stride, padding)
     return video_of(out, x_BCTHW.shape[0])
@@ -150,7 +153,8 @@ def upsample_conv2d(
     backend = choose_backend(backend, x_BCTHW)
     frames = frames_of(x_BCTHW)
     if backend == "onednn":
-        return video_of(load_kernel(backend).upsample_conv2d(frames, weight, bias_O), x_BCTHW.shape[0])
+        out = _in_float32(load_kernel(backend).upsample_conv2d, frames, weight, bias_O)
+        return video_of(out, x_BCTHW.shape[0])
     doubled = F.interpolate(frames, scale_factor=2.0, mode="nearest")
     return video_of(F.conv2d(doubled, weight, bias_O, padding=1), x_BCTHW.shape[0])
 
@@ -172,12 +176,18 @@ def choose_backend(backend: Backend, x: Tensor) -> str:
     """
     if backend not in BACKENDS:
         raise InputError(f"conv3d backend={backend!r} does not exist: use one of {', '.join(BACKENDS)}")
-    fits = x.device.type == "cpu" and x.dtype == torch.float32 and onednn_available()
+    on_cpu, wide = x.device.type == "cpu" and onednn_available(), x.dtype == torch.float32
     if backend == "auto":
-        return _announce("onednn" if fits else "native", x.device.type, x.dtype)
-    if backend == "onednn" and not fits:
+        narrow = x.dtype in (torch.bfloat16, torch.float16) and not half_units(x.dtype)
+        return _announce("onednn" if on_cpu and (wide or narrow) else "native", x.device.type, x.dtype)
+    if backend == "onednn" and not (on_cpu and (wide or x.dtype.itemsize == 2)):
         raise InputError(f"conv3d backend='onednn' cannot take {x.dtype} on {x.device.type} here: use auto or native")
     return backend
+
+
+def _in_float32(kernel: Callable[..., Tensor], x: Tensor, *tensors: Tensor | None, **options) -> Tensor:
+    """Call a kernel that takes float32 only; a float32 input passes as it is."""
+    return kernel(x.float(), *(None if t is None else t.float() for t in tensors), **options).to(x.dtype)
 
 
 @cache
@@ -189,7 +199,15 @@ def _announce(backend: str, device: str, dtype: torch.dtype) -> str:
 @cache
 def onednn_available() -> bool:
     """True when this PyTorch was built with oneDNN and lets us call its convolution."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.aten, "mkldnn_convolution")
+    operators = hasattr(torch.ops.aten, "mkldnn_convolution") and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    return torch.backends.mkldnn.is_available() and operators
+
+
+@cache
+def half_units(dtype: torch.dtype) -> bool:
+    """True when this processor computes bfloat16 or float16 convolutions in hardware."""
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
+    return onednn_available() and getattr(torch.ops.mkldnn, name)()
 
 
 @cache

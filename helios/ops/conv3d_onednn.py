@@ -15,7 +15,7 @@ _FLOATS_PER_VECTOR = 8  # output channels that oneDNN computes at once with 256-
 
 
 def window_conv3d(
-    window_BCTHW: Tensor, weight: Tensor, bias_O: Tensor | None, time_stride: int, residual: Tensor | None
+    window_BCTHW: Tensor, weight: Tensor, bias_O: Tensor | None, residual: Tensor | None, *, time_stride: int
 ) -> Tensor:
     """See ``helios.ops.conv3d.window_conv3d``."""
     window_BCTHW = window_BCTHW.contiguous(memory_format=torch.channels_last_3d)
@@ -30,7 +30,7 @@ def window_conv3d(
     return _convolve(window_BCTHW, weight, bias_O, stride, padding)
 
 
-def conv2d(x_NCHW: Tensor, weight: Tensor, bias_O: Tensor | None, stride: int, padding: int) -> Tensor:
+def conv2d(x_NCHW: Tensor, weight: Tensor, bias_O: Tensor | None, *, stride: int, padding: int) -> Tensor:
     """2D convolution of pictures."""
     x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
     if _records_gradients(x_NCHW, weight, bias_O):

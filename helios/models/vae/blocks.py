@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from helios.models.vae.memory import CausalMemory
 from helios.models.vae.norm import rms_norm, rms_norm_silu_into
-from helios.ops.conv3d import empty_video, frame_conv2d, upsample_conv2d, window_conv3d
+from helios.ops.conv3d import empty_video, frame_conv2d, open_window, upsample_conv2d, window_conv3d
 
 
 def causal_conv(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
@@ -22,8 +22,7 @@ def causal_conv(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tenso
 def fill_window(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """What a causal convolution sees: its past frames and ``x``; remembers what the next part needs."""
     past_frames = conv.weight.shape[2] - 1
-    window = memory.window(conv, x_BCTHW, past_frames)
-    window[:, :, past_frames:] = x_BCTHW
+    window = open_window(x_BCTHW, past_frames, memory.past(conv))
     memory.keep(conv, window, past_frames)
     return window
 

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.conv3d import empty_video
-
 _SMALLEST_NORM = 1e-12  # of PyTorch's ``normalize``, which the published code uses
 
 
@@ -20,11 +18,6 @@ def rms_norm(x_BCTHW: Tensor, gamma: Tensor) -> Tensor:
     """
     unit = F.normalize(x_BCTHW.float(), dim=1).to(x_BCTHW.dtype)
     return unit * (x_BCTHW.shape[1] ** 0.5 * gamma.view(1, -1, 1, 1, 1))
-
-
-def rms_norm_silu(x_BCTHW: Tensor, gamma: Tensor) -> Tensor:
-    """SiLU of :func:`rms_norm`, in channels-last memory. Not twice differentiable."""
-    return rms_norm_silu_into(empty_video(x_BCTHW, x_BCTHW.shape[2]), x_BCTHW, gamma)
 
 
 def rms_norm_silu_into(window_BCTHW: Tensor, x_BCTHW: Tensor, gamma: Tensor) -> Tensor:

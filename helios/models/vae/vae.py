@@ -90,7 +90,7 @@ class HeliosVAE:
 
     def to(self, *args, **kwargs) -> Self:
         """Move or cast the weights, as ``nn.Module.to``; returns this object."""
-        self.module.to(*args, **kwargs)
+        nn.Module.to(self.module, *args, **kwargs)  # Diffusers' own adds a warning about an empty list
         return self
 
     @torch.no_grad()
@@ -119,16 +119,19 @@ class HeliosVAE:
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
     @torch.no_grad()
-    def decode(self, latents_BCTHW: Tensor) -> Tensor:
+    def decode(self, latents_BCTHW: Tensor, *, latents_per_part: int | None = None) -> Tensor:
         """Pixels of a chunk, all at once, with fresh causal state.
 
         Args:
             latents_BCTHW: normalised latents; T latent frames become ``temporal * (T - 1) + 1`` pixel frames.
+            latents_per_part: decode that many latent frames at a time, for less memory; None for all of them.
         Returns: [B, 3, F, 8 H, 8 W] for the released spatial factor of 8, clamped to [-1, 1], in the weights' precision.
         Raises: InputError for shapes the VAE cannot take.
         """
+        if latents_per_part is not None:
+            return torch.cat(list(self.decode_progressive(latents_BCTHW, latents_per_part=latents_per_part)), dim=2)
         self._check_latents(latents_BCTHW)
-        return self.decode_raw(self.denormalize(latents_BCTHW)).clamp(-1.0, 1.0)
+        return self.decode_raw(self.denormalize(latents_BCTHW)).clamp_(-1.0, 1.0)
 
     def decode_raw(self, latents_BCTHW: Tensor) -> Tensor:
         """Pixels, not clamped, of latents in the VAE's own scale (not normalised), with gradients."""

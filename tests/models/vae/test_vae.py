@@ -129,6 +129,22 @@ def test_progressive_decode_equals_whole(wan_vae, latents_per_part):
     torch.testing.assert_close(torch.cat(parts, dim=2), vae.decode(latents), rtol=0, atol=5e-6)
 
 
+def test_decode_by_parts_equals_progressive_decode(wan_vae):
+    vae = HeliosVAE(wan_vae)
+    latents = draw_latents(vae, (4, 2, 3, 1))
+    parts = torch.cat(list(vae.decode_progressive(latents, latents_per_part=3)), dim=2)
+    assert torch.equal(vae.decode(latents, latents_per_part=3), parts)
+
+
+def test_decoding_does_not_change_its_input(wan_vae):
+    vae = HeliosVAE(wan_vae)
+    latents, pixels = draw_latents(vae, (2, 2, 3, 1)), draw_pixels(vae, (2, 2, 3, 1))
+    kept_latents, kept_pixels = latents.clone(), pixels.clone()
+    first = vae.decode(latents), vae.encode(pixels)
+    assert torch.equal(latents, kept_latents) and torch.equal(pixels, kept_pixels)
+    assert torch.equal(vae.decode(latents), first[0]) and torch.equal(vae.encode(pixels), first[1])
+
+
 def test_progressive_decode_is_lazy_and_independent_of_later_latents(wan_vae):
     vae = HeliosVAE(wan_vae)
     latents = draw_latents(vae, (3, 2, 2, 1))
@@ -266,6 +282,19 @@ def test_uint8_ends_layout_and_clamp():
     assert frames.dtype == torch.uint8 and frames.shape == (1, 2, 1, 1, 3) and frames.is_contiguous()
     assert frames[0, :, 0, 0].tolist() == [[0, 0, 128], [255, 255, 0]]
     assert torch.equal(HeliosVAE.to_uint8(pixels.bfloat16())[0, 0, 0, 0, :2], torch.tensor([0, 0], dtype=torch.uint8))
+
+
+def test_flops_of_a_released_chunk_are_counted_without_weights():
+    """69 TFLOP is the published estimate for one 384 x 640 chunk of the released VAE (base 96, two residual blocks)."""
+    from diffusers import AutoencoderKLWan
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        vae = HeliosVAE(AutoencoderKLWan())
+    with FlopCounterMode(display=False) as counter:
+        pixels = vae.decode(torch.empty(1, 16, 9, 48, 80, device="meta"))
+    assert pixels.shape == (1, 3, 33, 384, 640)
+    assert 60e12 < counter.get_total_flops() < 70e12
 
 
 def test_from_config_loads_the_same_keys(wan_vae):
