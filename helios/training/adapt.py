@@ -91,7 +91,9 @@ class LoraTraining:
         linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and "norm" not in n]
         for name in self.patches:
             if not isinstance(child(model, name), nn.Conv3d):
-                raise InputError(f"patches={name!r} is not a patch convolution: adapters on linear layers are automatic")
+                raise InputError(
+                    f"patches={name!r} is not a patch convolution: adapters on linear layers are automatic"
+                )
         return linears + list(self.patches)
 
 
@@ -138,7 +140,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 def merge(model: nn.Module) -> nn.Module:
     """Fuse every adapter into its dense layer, in float32, and take the adapters out; returns the model.
 
-        W <- W + (alpha / rank) * B @ A        then cast back to the layer's precision
+    W <- W + (alpha / rank) * B @ A        then cast back to the layer's precision
     """
     for name, layer in [(n, m) for n, m in model.named_modules() if is_adapted(m)]:
         weight = layer.get_base_layer().weight

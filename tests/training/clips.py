@@ -22,3 +22,9 @@ def clip(
 def clips(count: int = 8, *, chunks: int = 4, **kwargs) -> InMemory:
     """A data set of equal-sized random clips."""
     return InMemory(tuple(clip(chunks, seed=seed, **kwargs) for seed in range(count)))
+
+
+def plain_clips(chunks: int = 1) -> InMemory:
+    """One clip of constant colour (2, -2, 2, -2): easy to learn by heart."""
+    latents = torch.tensor([2.0, -2.0, 2.0, -2.0])[:, None, None, None].expand(4, 9 * chunks, 8, 8)
+    return InMemory((LatentClip(latents_CTHW=latents.contiguous(), captions=("a plain clip",)),))

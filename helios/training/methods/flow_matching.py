@@ -1,0 +1,89 @@
+"""Text-to-video pretraining of a small backbone: rectified flow on single chunks, without a past.
+
+It makes our stand-in for the pretrained model that stage 1 starts from; the text encoder can be trained along.
+
+B batch, C channels, T latent frames, H W latent height and width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from helios.schedulers.stages import SingleStage
+from helios.shapes import Geometry
+from helios.training.clips import LatentClip
+from helios.training.network import Network
+from helios.training.noise_levels import LogitNormal, NoiseLaw, look_up
+from helios.training.player import Player
+from helios.training.sample import cut
+from helios.training.seeds import Draws, Purpose
+from helios.training.text import Captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowPoint:
+    """A point on the straight path from data to noise (Liu et al. 2022), float32.
+
+        x = (1 - sigma) * x0 + sigma * noise        velocity = noise - x0
+
+    Attributes:
+        x_BCTHW, velocity_BCTHW: the point and the regression target.
+        timestep_B: what the network is given, 1000 * sigma.
+    """
+
+    x_BCTHW: Tensor
+    velocity_BCTHW: Tensor
+    timestep_B: Tensor
+
+    @staticmethod
+    def draw(x0_BCTHW: Tensor, law: NoiseLaw, draws: Draws) -> "FlowPoint":
+        """One noise level for all latent frames of a chunk, from the published table of 1000."""
+        sigma_B, timestep_B = look_up(SingleStage().noise_table(), law.fractions(draws.uniform(Purpose.SIGMA)))
+        noise_BCTHW = draws.normal(Purpose.NOISE, *x0_BCTHW.shape[1:]).to(x0_BCTHW.device)
+        x_BCTHW = blend(x0_BCTHW.float(), noise_BCTHW, sigma_B.to(x0_BCTHW.device))
+        return FlowPoint(x_BCTHW=x_BCTHW, velocity_BCTHW=noise_BCTHW - x0_BCTHW, timestep_B=timestep_B)
+
+
+class FlowMatching:
+    """The method: one player, one draw per clip, mean squared error of the velocity.
+
+    Args:
+        student: the player; its module is the transformer, or holds it together with a text encoder.
+        network: the transformer.
+        captions: text states.
+        geometry: of the checkpoint.
+        law: distribution of the noise level.
+    """
+
+    def __init__(
+        self, student: Player, network: Network, captions: Captions, geometry: Geometry, law: NoiseLaw = LogitNormal()
+    ):
+        self.players = (student,)
+        self.network, self.captions, self.geometry, self.law = network, captions, geometry, law
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        """The one player moves in every step."""
+        return (self.players[0].name,)
+
+    def backward(self, player: str, items: Sequence[LatentClip], draws: Draws, scale: float) -> dict[str, Tensor]:
+        """See :class:`helios.training.methods.base.Method`."""
+        target_BCTHW = cut(list(items), draws, self.geometry).target_BCTHW.to(self.network.device)
+        text = self.network.encode_text(self.captions.encode(items, draws))
+        point = FlowPoint.draw(target_BCTHW, self.law, draws)
+        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None)
+        loss = squared_error(velocity, point.velocity_BCTHW)
+        (loss * scale).backward()
+        return {"loss": loss.detach()}
+
+
+def blend(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> Tensor:
+    """``(1 - sigma) * x0 + sigma * noise``, one sigma per sample, in the dtype of x0."""
+    sigma = sigma_B.to(x0_BCTHW).view(-1, 1, 1, 1, 1)
+    return (1 - sigma) * x0_BCTHW + sigma * noise_BCTHW
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over everything, float32."""
+    return torch.nn.functional.mse_loss(prediction.float(), target.float())
