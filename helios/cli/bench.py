@@ -16,13 +16,16 @@ def speed(
     model: ModelOption = None,
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", help="`diffusers` or `diffusers-compiled`, on the same weights, in turns; repeatable."),
+        typer.Option(
+            "--against", help="`diffusers` or `diffusers-compiled`, on the same weights, in turns; repeatable."
+        ),
     ] = None,
     chunks: Annotated[int, typer.Option("--chunks", help="Length of a run in chunks of 33 frames.")] = 3,
     rounds: Annotated[int, typer.Option("--rounds", help="Timed runs of each; medians are reported.")] = 7,
     steps: Annotated[str | None, typer.Option("--steps", metavar="1,1,1", help="Steps per level.")] = None,
     amplify: Annotated[
-        bool | None, typer.Option("--amplify-first-chunk/--no-amplify-first-chunk", help="Twice the steps in chunk one.")
+        bool | None,
+        typer.Option("--amplify-first-chunk/--no-amplify-first-chunk", help="Twice the steps in chunk one."),
     ] = None,
     height: Annotated[int | None, typer.Option("--height", "-H", help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option("--width", "-W", help="Pixels.")] = None,
@@ -32,7 +35,7 @@ def speed(
     vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="`float32` as published, or `bfloat16`.")] = "float32",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write NAME.json, NAME.md and NAME.png.")] = None,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Measure frames per second, first frame, chunk times and memory; text encoding and decoding are included.
 
     Example: `helios bench speed -m random-distilled --steps 1,1,1 --threads 1 --against diffusers`
@@ -64,4 +67,3 @@ def speed(
         out.with_suffix(".md").write_text(markdown(result) + "\n")
         plot_chunk(result, out.with_suffix(".png"))
     typer.echo(json.dumps(result) if as_json else markdown(result))
-    return 0

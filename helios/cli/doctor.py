@@ -22,20 +22,19 @@ _UNPROVEN = (
 )
 
 
-def doctor(as_json: JsonOption = False) -> int:
+def doctor(as_json: JsonOption = False) -> None:
     """Check device, memory, container limit, disk, codecs and optional packages."""
     report = _report()
     if as_json:
         typer.echo(json.dumps(report))
-        return 0
-    from rich.console import Console
+        return
+        from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, title="helios doctor", title_justify="left")
     for name, value in report.items():
         table.add_row(name.replace("_", " "), "\n".join(value) if isinstance(value, list) else str(value))
     Console().print(table)
-    return 0
 
 
 def _report() -> dict:

@@ -10,7 +10,7 @@ from helios.cli.options import RevisionOption
 def download(
     model: Annotated[str, typer.Argument(help="Hugging Face id, `modelscope:ORG/NAME`, or a short name.")],
     revision: RevisionOption = None,
-) -> int:
+) -> None:
     """Download a checkpoint and print its folder. Interrupted downloads go on where they stopped.
 
     Example: `helios download helios-distilled`
@@ -20,4 +20,3 @@ def download(
     path = resolve(model, revision=revision)
     inspect(path)
     typer.echo(str(path))
-    return 0

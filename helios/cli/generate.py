@@ -16,7 +16,7 @@ from helios.cli.options import (
     parse_steps,
     preset_steps,
 )
-from helios.cli.run import Outlet, Output, Run, default_name, make
+from helios.cli.run import Outlet, Output, Run, check_target, default_name, make
 from helios.errors import InputError
 
 EPILOG = """
@@ -94,10 +94,11 @@ def generate(
     revision: RevisionOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Generate a video: from text, from an image, from another video, or along a timeline of prompts."""
     if repeat is not None and (prompt or timeline):
         raise InputError("--from repeats a recorded run with its own prompt: leave the prompt and the timeline out")
+    check_target(device, dtype)
     output = Output.checked(out or default_name(prompt or timeline, seed), as_float=as_float, force=force)
     run = Run.read(repeat, model, revision=revision, offline=offline)
     inputs = run.inputs_or(image=image, video=video)
@@ -129,4 +130,4 @@ def generate(
         )
     outlet = Outlet(output=output, session_file=session, quiet=quiet, as_json=as_json, inputs=inputs)
     helios = run.load(device=device, dtype=dtype)
-    return make(helios, lambda report, pixels: helios.open(prepared, progress=report.step, pixels=pixels), run, outlet)
+    make(helios, lambda report, pixels: helios.open(prepared, progress=report.step, pixels=pixels), run, outlet)

@@ -20,7 +20,7 @@ def info(
     revision: RevisionOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Say what a checkpoint is: variant, sizes, steps, guidance, legal resolutions near a wish.
 
     Example: `helios info helios-distilled --height 480 --width 832`
@@ -31,20 +31,19 @@ def info(
     facts = _facts(found, height, width)
     if as_json:
         typer.echo(json.dumps(facts))
-        return 0
-    from rich.console import Console
+        return
+        from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, title=str(found.path), title_justify="left")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
     Console().print(table)
-    return 0
 
 
 def _facts(found: "CheckpointInfo", height: int | None, width: int | None) -> dict:
     geometry, preset, config = found.geometry, found.preset, found.transformer_config
-    parameters = found.parameter_counts
+    parameters = {name: found.parameters(name) for name in ("transformer", "vae", "text_encoder")}
     heads, head_dim = config["num_attention_heads"], config["attention_head_dim"]
     return {
         "variant": found.variant.value,

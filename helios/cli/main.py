@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by the user
 
 import sys
 
-import click
 import typer
 
 from helios import __version__
@@ -51,20 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors raised on purpose become one sentence on stderr."""
     try:
-        result = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return 2
+        app(args=arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
     except InputError as error:
         return _report(error, 2)
     except HeliosError as error:
         return _report(error, 1)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        return 130
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _report(error: HeliosError, code: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, OfflineOption, RevisionOption
-from helios.cli.run import Outlet, Output, Run, make
+from helios.cli.run import Outlet, Output, Run, check_target, make
 
 
 def resume(
@@ -18,7 +18,7 @@ def resume(
         typer.Option("--num-frames", "-n", metavar="N", help="Length of the whole video, from its beginning."),
     ] = None,
     model: ModelOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="F", help="Holds the new frames only.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="F", help="Holds the new frames only.")] = None,
     session: Annotated[
         Path | None, typer.Option("--session", metavar="F", help="Keep the stream's state here.")
     ] = None,
@@ -30,12 +30,13 @@ def resume(
     revision: RevisionOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Go on with a saved stream. The frames are those that an uninterrupted run would have made.
 
     Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
     """
-    output = Output.checked(out or state.with_suffix(".resumed.mp4"), as_float=as_float, force=force)
+    check_target(device, dtype)
+    output = Output.checked(out or str(state.with_suffix(".resumed.mp4")), as_float=as_float, force=force)
     run = Run.read(None, model, revision=revision, offline=offline)
     run.check_state(state, num_frames)
     helios = run.load(device=device, dtype=dtype)
@@ -47,4 +48,4 @@ def resume(
         return stream
 
     outlet = Outlet(output=output, session_file=session, quiet=quiet, as_json=as_json, inputs={})
-    return make(helios, opener, run, outlet)
+    make(helios, opener, run, outlet)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -26,17 +26,17 @@ Opener = Callable[[Quiet, "PixelFormat"], "Session"]
 class Output:
     """Where the video goes; checked before anything is loaded."""
 
-    path: Path
+    path: str
     as_float: bool
     force: bool
 
     @staticmethod
-    def checked(path: Path, *, as_float: bool, force: bool) -> "Output":
+    def checked(path: str, *, as_float: bool, force: bool) -> "Output":
         """Raises: InputError when the file exists, its ending is unknown, or floats are asked for outside .npy."""
         from helios.media import check_output
 
-        if as_float and path.suffix != ".npy":
-            raise InputError(f"--float writes float32 frames, which {path.name} cannot hold: use a name ending in .npy")
+        if as_float and not path.endswith(".npy"):
+            raise InputError(f"--float writes float32 frames, which {path} cannot hold: use a name ending in .npy")
         check_output(path, overwrite=force)
         return Output(path=path, as_float=as_float, force=force)
 
@@ -121,15 +121,26 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def default_name(words: str | Path | None, seed: int) -> Path:
+def check_target(device: str, dtype: str) -> None:
+    """Refuse a device or dtype that is not here, before anything is read.
+
+    Raises: InputError.
+    """
+    from helios.device import resolve_device
+    from helios.engine.pipeline import parse_dtype
+
+    parse_dtype(dtype, resolve_device(device))
+
+
+def default_name(words: str | Path | None, seed: int) -> str:
     """A file name from the prompt (or the timeline's name) and the seed."""
     text = words.stem if isinstance(words, Path) else words or "video"
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48] or "video"
-    return Path(f"{slug}-{seed}.mp4")
+    return f"{slug}-{seed}.mp4"
 
 
-def make(helios: "Helios", opener: Opener, run: Run, outlet: Outlet) -> int:
-    """Run a session to its end, write its chunks as they come, and report; returns the exit code."""
+def make(helios: "Helios", opener: Opener, run: Run, outlet: Outlet) -> None:
+    """Run a session to its end, write its chunks as they come, and report."""
     from helios.engine.session import FloatPixels, Uint8Pixels
 
     output = outlet.output
@@ -140,9 +151,8 @@ def make(helios: "Helios", opener: Opener, run: Run, outlet: Outlet) -> int:
         try:
             _write(session, outlet, record, report)
         except KeyboardInterrupt:
-            return _stopped(session, output, first_frame)
+            _stopped(session, output, first_frame)
     _tell(helios, session, outlet, record, report)
-    return 0
 
 
 def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> None:
@@ -167,11 +177,11 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> N
                 session.save(outlet.session_file)
 
 
-def _stopped(session: "Session", output: Output, first_frame: int) -> int:
+def _stopped(session: "Session", output: Output, first_frame: int) -> NoReturn:
     frames = session.frames_done - first_frame
     kept = f"{frames} finished frames are in {output.path}.part" if frames else "no chunk was finished"
     typer.echo(f"helios: stopped; {kept}", err=True)
-    return 130
+    raise typer.Exit(130)
 
 
 def _described(inputs: dict[str, Any]) -> dict[str, dict]:
@@ -197,5 +207,5 @@ def _tell(helios: "Helios", session: "Session", outlet: Outlet, record: dict, re
         "peak_allocated_bytes": memory.peak_allocated,
         "peak_reserved_bytes": memory.peak_reserved,
     }
-    paths = {"video": str(path), "session": outlet.session_file and str(outlet.session_file)}
+    paths = {"video": path, "session": outlet.session_file and str(outlet.session_file)}
     typer.echo(json.dumps({"settings": record, "frames": report.frames, "timings": timings, "paths": paths}))

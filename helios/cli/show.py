@@ -14,7 +14,7 @@ def show(
     sheet: Annotated[Path | None, typer.Option("--sheet", metavar="F.png", help="Write a contact sheet here.")] = None,
     columns: Annotated[int, typer.Option("--columns", help="Pictures per row of the sheet.")] = 6,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Print the seed, settings, prompts and checkpoint recorded in a video, and what the file holds.
 
     Example: `helios show fox.mp4 --sheet fox.png`
@@ -28,7 +28,6 @@ def show(
         _print(file, record)
     if sheet is not None:
         _draw(file, sheet, columns)
-    return 0
 
 
 def _print(file: Path, record: dict) -> None:

@@ -11,7 +11,7 @@ import torch
 from helios import __version__
 from helios.checkpoints import CheckpointInfo, inspect, load_prompt_encoder, load_transformer, load_vae, resolve
 from helios.conditioning.picture import Motion
-from helios.conditioning.timeline import Timeline, read_timeline, timeline_of
+from helios.conditioning.timeline import Timeline, change_of, read_timeline, timeline_of
 from helios.device import default_dtype, resolve_device
 from helios.engine.request import Request, guidance_for
 from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
@@ -21,6 +21,7 @@ from helios.engine.text import StreamText
 from helios.engine.video import Chunk, Video
 from helios.engine.watch import ProgressCallback
 from helios.errors import InputError
+from helios.models.text_encoder import PromptEncoder
 from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import OneBatch, PassLayout
 
@@ -57,6 +58,7 @@ def prepare(
     anchor: str = "first-frame",
     amplify_first_chunk: bool | None = None,
     noise: str = "default",
+    encoder: PromptEncoder | None = None,
 ) -> Prepared:
     """Check a run against a checkpoint and fill in what the checkpoint decides.
 
@@ -64,6 +66,7 @@ def prepare(
 
     Raises: InputError, one sentence, for anything that cannot work.
     """
+    change_of(blend)
     timelines = _timelines(prompts, timeline, blend, fps, info.geometry.chunk_frames)
     preset = info.preset
     request = Request(
@@ -81,7 +84,7 @@ def prepare(
         amplify_first_chunk=preset.amplify_first_chunk if amplify_first_chunk is None else amplify_first_chunk,
         noise=noise,
     )
-    return check(info, request, image=image, video=video, fit=fit)
+    return check(info, request, image=image, video=video, fit=fit, encoder=encoder)
 
 
 def check(
@@ -91,11 +94,15 @@ def check(
     image: Any | None = None,
     video: Any | None = None,
     fit: Any | None = None,
+    encoder: PromptEncoder | None = None,
 ) -> Prepared:
     """Check a whole request against a checkpoint and read its image or video. Loads no weights.
 
+    Args:
+        encoder: counts the tokens of the prompts; the checkpoint's own if left out (its tokenizer is read).
     Raises: InputError, one sentence, for anything that cannot work.
     """
+    _check_prompts(request, encoder or load_prompt_encoder(info, device="cpu", dtype=torch.float32))
     plan = plan_for(info, request)
     start = read_start(
         image=image,
@@ -108,6 +115,13 @@ def check(
         fit=fit,
     )
     return Prepared(request=request, plan=plan, start=start)
+
+
+def _check_prompts(request: Request, encoder: PromptEncoder) -> None:
+    for timeline in request.timelines:
+        for prompt in timeline.prompts:
+            encoder.check(prompt)
+    encoder.check(request.negative, allow_empty=True)
 
 
 def plan_for(info: CheckpointInfo, request: Request) -> SamplingPlan:
@@ -204,11 +218,7 @@ class Helios:
 
     def prepare(self, prompts: str | Sequence[str] | None = None, **settings) -> Prepared:
         """Check a run without starting it; the arguments are those of :meth:`generate`."""
-        prepared = prepare(self.info, prompts, **settings)
-        for timeline in prepared.request.timelines:
-            for prompt in timeline.prompts:
-                self.encoder.check(prompt)
-        return prepared
+        return prepare(self.info, prompts, encoder=self.encoder, **settings)
 
     def generate(
         self,

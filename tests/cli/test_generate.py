@@ -1,0 +1,258 @@
+"""The command line as scripts see it: files, JSON, exit codes, one sentence for bad input."""
+
+import json
+import shutil
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from helios.cli.main import run
+
+PROMPT = "A red circle moves slowly from left to right."
+SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--no-amplify-first-chunk", "--device", "cpu"]
+
+
+@pytest.fixture
+def model(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return str(tiny("distilled"))
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Loading weights fails the test: bad input must be refused before."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were loaded before the input was checked")
+
+    for name in ("load_transformer", "load_vae"):
+        monkeypatch.setattr(f"helios.engine.pipeline.{name}", refuse)
+
+
+def generate(*arguments: str) -> int:
+    return run(["generate", *arguments])
+
+
+def refused(capsys, words: str, *arguments: str) -> None:
+    assert generate(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert captured.err.startswith("helios: ") and captured.err.count("\n") == 1
+
+
+def test_a_video_and_its_record(model, capsys, tmp_path):
+    assert generate(PROMPT, "-m", model, "-n", "40", "--seed", "5", "-o", "out.mp4", *SMALL) == 0
+    captured = capsys.readouterr()
+    assert "out.mp4" in captured.out and "40 frames" in captured.out and "chunk 2" in captured.err
+    with av.open("out.mp4") as file:
+        stream = file.streams.video[0]
+        assert (stream.width, stream.height, float(stream.average_rate)) == (64, 64, 24.0)
+        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+        assert sum(1 for _ in file.decode(video=0)) == 40
+    sidecar = json.loads((tmp_path / "out.mp4.json").read_text())
+    assert sidecar["seeds"] == [5] and sidecar["steps"] == [1, 1, 1]
+    assert sidecar["timelines"][0][0]["prompt"] == PROMPT
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_json_is_one_object_with_settings_timings_and_paths(model, capsys):
+    assert generate(PROMPT, "-m", model, "-n", "33", "-o", "out.npy", "--json", *SMALL) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["frames"] == 33 and printed["paths"]["video"] == "out.npy"
+    assert printed["settings"]["num_frames"] == 33 and printed["settings"]["checkpoint"]["variant"] == "distilled"
+    assert printed["timings"]["fps"] > 0 and printed["timings"]["time_to_first_frame_s"] > 0
+
+
+def test_npy_holds_uint8_or_floats(model):
+    for name, extra in (("bytes.npy", []), ("floats.npy", ["--float"])):
+        assert generate(PROMPT, "-m", model, "-n", "34", "-o", name, *SMALL, *extra) == 0
+    frames, floats = np.load("bytes.npy"), np.load("floats.npy")
+    assert frames.shape == floats.shape == (34, 64, 64, 3)
+    assert frames.dtype == np.uint8 and floats.dtype == np.float32
+    assert 0 <= floats.min() and floats.max() <= 1
+    assert np.abs(floats * 255 - frames).max() <= 0.51
+
+
+def test_repeating_a_recorded_run_gives_the_same_bytes(model, tmp_path):
+    Image.fromarray(np.full((80, 90, 3), 200, np.uint8)).save("start.png")
+    first = [PROMPT, "-m", model, "-n", "40", "--seed", "5", "--image", "start.png", "-o", "a.mp4", *SMALL]
+    assert generate(*first) == 0
+    for source in ("a.mp4", "a.mp4.json"):
+        assert generate("--from", source, "-o", "b.mp4", "--force") == 0
+        assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_repeat_notices_a_changed_input(model, capsys):
+    Image.fromarray(np.full((80, 90, 3), 200, np.uint8)).save("start.png")
+    assert generate(PROMPT, "-m", model, "-n", "33", "--image", "start.png", "-o", "a.mp4", *SMALL) == 0
+    Image.fromarray(np.full((80, 90, 3), 100, np.uint8)).save("start.png")
+    capsys.readouterr()
+    refused(capsys, "gone or has changed: pass it with --image", "--from", "a.mp4", "-o", "b.mp4")
+
+
+def test_resuming_on_the_command_line_equals_one_run(model):
+    common = ["-m", model, "--seed", "5", *SMALL]
+    assert generate(PROMPT, *common, "-n", "99", "-o", "whole.npy") == 0
+    assert generate(PROMPT, *common, "-n", "40", "-o", "first.npy", "--session", "s.session") == 0
+    assert run(["resume", "s.session", "-m", model, "-n", "99", "-o", "rest.npy"]) == 0
+    joined = np.concatenate([np.load("first.npy"), np.load("rest.npy")])
+    assert np.array_equal(joined, np.load("whole.npy"))
+
+
+def test_a_timeline_is_one_video(model, tmp_path):
+    """The published interactive scripts make a batch of separate videos from several prompts (B8)."""
+    (tmp_path / "story.txt").write_text("0 a red ball\n1.4 waves on a beach\n")
+    assert generate("-m", model, "-n", "66", "--timeline", "story.txt", "-o", "story.npy", *SMALL) == 0
+    assert generate("a red ball", "-m", model, "-n", "66", "-o", "plain.npy", *SMALL) == 0
+    story, plain = np.load("story.npy"), np.load("plain.npy")
+    assert story.shape == plain.shape
+    assert np.array_equal(story[:33], plain[:33]) and not np.array_equal(story[33:], plain[33:])
+
+
+def test_frames_as_pictures_and_the_fps_option(model, tmp_path):
+    """The published --fps has no effect (B12)."""
+    assert generate(PROMPT, "-m", model, "-n", "5", "-o", "frames/", *SMALL) == 0
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 5
+    assert generate(PROMPT, "-m", model, "-n", "5", "-o", "slow.mp4", "--fps", "12", *SMALL) == 0
+    with av.open("slow.mp4") as file:
+        assert float(file.streams.video[0].average_rate) == 12.0
+
+
+def test_an_existing_file_is_kept(model, capsys, tmp_path, no_weights):
+    (tmp_path / "out.mp4").write_bytes(b"precious")
+    refused(capsys, "out.mp4", PROMPT, "-m", model, "-o", "out.mp4", *SMALL)
+    assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ([PROMPT, "--height", "480", "--width", "640"], "480x640 (height x width) is not a multiple of 64"),
+        ([PROMPT, "-n", "0"], "num_frames=0"),
+        ([PROMPT, "-n", "-3"], "num_frames=-3"),
+        ([PROMPT, "--steps", "2,2"], "steps=2,2 has 2 entries, the checkpoint has 3 level(s)"),
+        ([PROMPT, "--steps", "2,x,2"], "steps='2,x,2' cannot be read"),
+        ([PROMPT, "--guidance", "5"], "this checkpoint is distilled"),
+        ([], "no prompt was given"),
+        (["  "], "the prompt is empty"),
+        (["red circle " * 300], "tokens and the text encoder reads 512"),
+        ([PROMPT, "--negative-prompt", "red circle " * 300], "tokens and the text encoder reads 512"),
+        ([PROMPT, "--image", "a.png", "--video", "b.mp4"], "image and video were both given"),
+        ([PROMPT, "--image", "missing.png"], "missing.png"),
+        ([PROMPT, "--video", "missing.mp4"], "missing.mp4"),
+        ([PROMPT, "--timeline", "missing.txt"], "a prompt and a timeline were both given"),
+        (["--timeline", "missing.txt"], "missing.txt"),
+        ([PROMPT, "--model", "no/such/folder/here"], "no/such/folder/here"),
+        ([PROMPT, "--device", "cuda:9"], "device='cuda:9' is not on this machine"),
+        ([PROMPT, "--device", "toaster"], "device='toaster'"),
+        ([PROMPT, "--dtype", "int4"], "dtype='int4'"),
+        ([PROMPT, "--out", "video.avi"], ".avi"),
+        ([PROMPT, "--out", "video.mp4", "--float"], "use a name ending in .npy"),
+        ([PROMPT, "--noise", "pink"], "noise='pink'"),
+        ([PROMPT, "--anchor", "last"], "anchor='last'"),
+        ([PROMPT, "--fit", "stretch"], "fit='stretch'"),
+        ([PROMPT, "--preset", "turbo"], "preset='turbo'"),
+        ([PROMPT, "--motion", "9"], "motion=9"),
+        ([PROMPT, "--blend", "-1"], "blend"),
+        ([PROMPT, "--seed", "-1"], "seed=-1"),
+        ([PROMPT, "--fps", "0"], "fps=0"),
+        (["--from", "missing.mp4"], "missing.mp4"),
+        ([PROMPT, "--from", "some.mp4"], "leave the prompt and the timeline out"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_two(model, capsys, no_weights, tmp_path, arguments, words):
+    chosen = [] if "--model" in arguments or "--from" in arguments else ["-m", model]
+    refused(capsys, words, *arguments, *chosen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_media_that_cannot_be_used(model, capsys, no_weights, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    for kind in ("image", "video"):
+        suffix = "png" if kind == "image" else "mp4"
+        refused(capsys, f"broken.{suffix}", PROMPT, "-m", model, f"--{kind}", f"broken.{suffix}")
+    from helios.media import open_writer
+
+    for frames in (1, 20):
+        with open_writer(f"{frames}.mp4", fps=24, height=64, width=64, num_frames=frames, record={}) as writer:
+            writer.write(np.zeros((frames, 64, 64, 3), np.uint8))
+        refused(capsys, f"has {frames} frame(s)", PROMPT, "-m", model, "--video", f"{frames}.mp4")
+
+
+def test_timelines_that_cannot_be_used(model, capsys, no_weights, tmp_path):
+    for text, words in (("0 a\n5 b\n4 c\n", "out of order"), ("2 a\n", "at time 0"), ("hello\n", "line 1")):
+        (tmp_path / "story.txt").write_text(text)
+        refused(capsys, words, "-m", model, "--timeline", "story.txt")
+
+
+def test_directories_that_are_no_checkpoint_and_damaged_ones(model, capsys, no_weights, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(capsys, "empty", PROMPT, "-m", str(tmp_path / "empty"))
+    shutil.copytree(model, tmp_path / "cut")
+    weights = next((tmp_path / "cut" / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    refused(capsys, weights.name, PROMPT, "-m", str(tmp_path / "cut"))
+
+
+def test_a_pyramid_pipeline_with_a_base_scheduler_is_refused(model, tiny, capsys, no_weights, tmp_path):
+    """The published pipelines fail deep inside (Q27, B4)."""
+    shutil.copytree(model, tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed" / "scheduler")
+    shutil.copytree(tiny("base") / "scheduler", tmp_path / "mixed" / "scheduler")
+    refused(capsys, "contradicts itself", PROMPT, "-m", str(tmp_path / "mixed"))
+
+
+def test_a_full_disk_keeps_the_finished_chunks(model, capsys, tmp_path, monkeypatch):
+    import errno
+
+    from helios.media.part_file import PartFile
+
+    append, calls = PartFile.append, []
+
+    def full_after_two(self, piece):
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, piece)
+
+    monkeypatch.setattr(PartFile, "append", full_after_two)
+    assert generate(PROMPT, "-m", model, "-n", "132", "-o", "out.mp4", "-q", *SMALL) == 1
+    error = capsys.readouterr().err
+    assert "out.mp4.part" in error and error.count("\n") == 1
+    assert not (tmp_path / "out.mp4").exists()
+    with av.open(str(tmp_path / "out.mp4.part")) as file:
+        assert sum(1 for _ in file.decode(video=0)) in (33, 66)
+
+
+def test_stopping_keeps_the_finished_chunks(model, capsys, tmp_path, monkeypatch):
+    from helios.engine.session import Session
+
+    advance = Session.__next__
+
+    def interrupted(self):
+        if self.frames_done >= 66:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(Session, "__next__", interrupted)
+    assert generate(PROMPT, "-m", model, "-n", "132", "-o", "out.mp4", "-q", *SMALL) == 130
+    assert "66 finished frames are in out.mp4.part" in capsys.readouterr().err
+    with av.open(str(tmp_path / "out.mp4.part")) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 66
+
+
+def test_a_run_that_breaks_is_exit_code_one(model, capsys, tmp_path, monkeypatch):
+    from helios.engine.watch import FiniteLog
+    from helios.errors import GenerationError
+
+    def broken(self, chunk):
+        raise GenerationError(f"the latents became NaN or infinite in chunk {chunk}, level 0, step 0")
+
+    monkeypatch.setattr(FiniteLog, "check", broken)
+    assert generate(PROMPT, "-m", model, "-n", "33", "-o", "out.mp4", "-q", *SMALL) == 1
+    assert "chunk 0, level 0, step 0" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
