@@ -28,7 +28,7 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(report))
         return
-        from rich.console import Console
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, title="helios doctor", title_justify="left")

@@ -40,7 +40,7 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="What the video shows.")] = None,
     model: ModelOption = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--out", "-o", metavar="F", help="`.mp4`, `.gif`, `.webp`, `.npy`, or a folder of PNGs."),
     ] = None,
     num_frames: Annotated[

@@ -32,7 +32,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-        from rich.console import Console
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, title=str(found.path), title_justify="left")
