@@ -16,6 +16,7 @@ import helios
 from helios.checkpoints.layout import COMPONENTS, MODEL_INDEX, Variant
 from helios.checkpoints.presets import PRESET_FILE
 from helios.checkpoints.random import write_random_checkpoint
+from helios.checkpoints.transfer import prefetch
 from helios.errors import HeliosError, InputError
 from helios.extras import load_extra
 
@@ -131,9 +132,12 @@ def _from_hugging_face(name: str, revision: str | None, offline: bool) -> Path:
     from huggingface_hub import errors as kinds
     from huggingface_hub import snapshot_download
 
+    endpoint = os.environ.get("HF_ENDPOINT")
     fetch = {"allow_patterns": _PATTERNS, "ignore_patterns": _NOT_READ, "local_files_only": offline}
     try:
-        return Path(snapshot_download(name, revision=revision, **fetch))
+        if not (offline or _offline()):
+            prefetch(name, revision, endpoint=endpoint, allow=_PATTERNS, ignore=_NOT_READ)
+        return Path(snapshot_download(name, revision=revision, endpoint=endpoint, **fetch))
     except kinds.GatedRepoError as error:
         raise InputError(
             f"{name!r} is gated: accept its terms on its page, then log in with `hf auth login`"
@@ -158,7 +162,7 @@ def _from_modelscope(name: str, revision: str | None, offline: bool) -> Path:
     client = load_extra("modelscope_hub", extra="modelscope")
     fetch = {"allow_patterns": _PATTERNS, "ignore_patterns": _NOT_READ, "local_files_only": offline}
     try:
-        return Path(client.HubApi().download_repo(name, "model", revision=revision, **fetch))
+        return Path(client.HubApi(client.HubConfig()).download_repo(name, "model", revision=revision, **fetch))
     except client.CacheNotFound as error:
         raise _not_here(name, revision) from error
     except (client.NotExistError, client.AuthenticationError, client.PermissionDeniedError) as error:
@@ -170,6 +174,9 @@ def _from_modelscope(name: str, revision: str | None, offline: bool) -> Path:
         ) from error
     except client.InvalidParameter as error:
         raise InputError(f"{name!r} is not a valid ModelScope id: pass ORG/NAME") from error
+    except client.FileDownloadError as error:
+        first = next(iter(error.failed_files), "a file")
+        raise _broken_off(name, "ModelScope", f"{len(error.failed_files)} files, first {first}") from error
     except Exception as error:  # the client passes on whatever network, disk or protocol raised
         raise _broken_off(name, "ModelScope", error) from error
 
@@ -191,6 +198,6 @@ def _not_here(name: str, revision: str | None) -> InputError:
     )
 
 
-def _broken_off(name: str, hub: str, error: BaseException) -> DownloadError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+def _broken_off(name: str, hub: str, cause: BaseException | str) -> DownloadError:
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     return DownloadError(f"the download of {name!r} from {hub} broke off ({reason}): run it again to go on from there")
