@@ -133,11 +133,18 @@ def _from_hugging_face(name: str, revision: str | None, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     endpoint = os.environ.get("HF_ENDPOINT")
-    fetch = {"allow_patterns": _PATTERNS, "ignore_patterns": _NOT_READ, "local_files_only": offline}
     try:
         if not (offline or _offline()):
             prefetch(name, revision, endpoint=endpoint, allow=_PATTERNS, ignore=_NOT_READ)
-        return Path(snapshot_download(name, revision=revision, endpoint=endpoint, **fetch))
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            endpoint=endpoint,
+            allow_patterns=_PATTERNS,
+            ignore_patterns=_NOT_READ,
+            local_files_only=offline,
+        )
+        return Path(folder)
     except kinds.GatedRepoError as error:
         raise InputError(
             f"{name!r} is gated: accept its terms on its page, then log in with `hf auth login`"

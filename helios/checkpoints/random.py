@@ -217,11 +217,11 @@ def write_random_text_encoder(
         "vocab_size": vocabulary,
     }
     write_json(folder / "config.json", config)
-    tensors = {key: _draw(key, shape, seed) for key, shape in _text_encoder_shapes(config).items()}
+    tensors = {key: _draw(key, shape, seed) for key, shape in text_encoder_shapes(config).items()}
     write_tensors(folder, WEIGHT_STEM[TEXT_ENCODER], tensors, max_shard_bytes=max_shard_bytes)
 
 
-def _text_encoder_shapes(config: dict[str, Any]) -> dict[str, Shape]:
+def text_encoder_shapes(config: dict[str, Any]) -> dict[str, Shape]:
     width, inner, hidden = config["d_model"], config["num_heads"] * config["d_kv"], config["d_ff"]
     shapes: dict[str, Shape] = {"shared.weight": (config["vocab_size"], width)}
     for index in range(config["num_layers"]):
@@ -251,12 +251,14 @@ def write_random_tokenizer(folder: Path) -> int:
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
     from tokenizers.models import Unigram
 
-    metaspace = {"replacement": "▁", "prepend_scheme": "always", "split": True}
     tokenizer = Tokenizer(Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**metaspace)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True),
+        ]
     )
-    tokenizer.decoder = decoders.Metaspace(**metaspace)
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=True)
     trainer = trainers.UnigramTrainer(
         vocab_size=200, special_tokens=list(_SPECIALS), unk_token="<unk>", shrinking_factor=0.75, show_progress=False
     )
@@ -286,11 +288,11 @@ def _draw(key: str, shape: Shape, seed: int) -> Tensor:
     """One random tensor. Its generator is keyed by seed and name, so no tensor depends on the order of drawing."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    centre, spread = _distribution(key, shape)
+    centre, spread = distribution(key, shape)
     return torch.randn(shape, generator=generator) * spread + centre
 
 
-def _distribution(key: str, shape: Shape) -> tuple[float, float]:
+def distribution(key: str, shape: Shape) -> tuple[float, float]:
     """Mean and standard deviation that keep the activations of a deep random network near unit size."""
     name = key.split(".")[-1]
     if "history_key_scale" in key:

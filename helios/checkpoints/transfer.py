@@ -89,22 +89,21 @@ def _large_files(
     repo: str, revision: str | None, endpoint: str | None, allow: Sequence[str], ignore: Sequence[str]
 ) -> list[RemoteFile]:
     from huggingface_hub import HfApi, constants, hf_hub_url
+    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.utils import filter_repo_objects
 
     api = HfApi(endpoint=endpoint)
     commit = api.repo_info(repo, revision=revision or constants.DEFAULT_REVISION).sha
-    tree = [entry for entry in api.list_repo_tree(repo, recursive=True, revision=commit) if getattr(entry, "lfs", None)]
-    chosen = filter_repo_objects(
-        tree, allow_patterns=list(allow), ignore_patterns=list(ignore), key=lambda entry: entry.path
-    )
+    tree = api.list_repo_tree(repo, recursive=True, revision=commit)
+    large = {entry.path: entry.lfs for entry in tree if isinstance(entry, RepoFile) and entry.lfs}
     return [
         RemoteFile(
-            name=entry.path,
-            url=hf_hub_url(repo, entry.path, revision=commit, endpoint=endpoint),
-            sha256=entry.lfs.sha256,
-            size=entry.lfs.size,
+            name=name,
+            url=hf_hub_url(repo, name, revision=commit, endpoint=endpoint),
+            sha256=large[name].sha256,
+            size=large[name].size,
         )
-        for entry in chosen
+        for name in filter_repo_objects(large, allow_patterns=list(allow), ignore_patterns=list(ignore))
     ]
 
 
