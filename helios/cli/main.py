@@ -13,6 +13,7 @@ from helios.cli.doctor import doctor
 from helios.cli.download import download
 from helios.cli.generate import EPILOG, generate
 from helios.cli.info import info
+from helios.cli.quality import compare, quality
 from helios.cli.resume import resume
 from helios.cli.show import show
 from helios.errors import HeliosError, InputError
@@ -31,6 +32,8 @@ app.command()(show)
 app.command()(info)
 app.command()(doctor)
 app.command()(download)
+bench.command()(quality)
+bench.command()(compare)
 app.add_typer(bench, name="bench")
 
 
