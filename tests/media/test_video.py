@@ -224,10 +224,10 @@ class TestBrokenFiles:
         assert "no video stream" in self.refused(path)
 
     @pytest.mark.parametrize("share", [0.8, 0.5, 0.2, 0.02])
-    @pytest.mark.parametrize("kind", ["index last", "index first", "fragments"])
+    @pytest.mark.parametrize("kind", ["index last", "index first", "fragments", "Matroska"])
     def test_cut_off(self, tmp_path, kind, share):
         flags = {"index first": "faststart", "fragments": "frag_keyframe+empty_moov"}.get(kind, "")
-        path, frames = tmp_path / "a.mp4", moving_pattern(48, 64, 96)
+        path, frames = tmp_path / ("a.mkv" if kind == "Matroska" else "a.mp4"), moving_pattern(48, 64, 96)
         with av.open(str(path), "w", options={"movflags": flags} if flags else {}) as output:
             stream = output.add_stream("libx264", rate=24)
             stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
@@ -245,6 +245,27 @@ class TestBrokenFiles:
         data[middle : middle + 2000] = b"\xff" * 2000
         path.write_bytes(data)
         self.refused(path)
+
+    def test_damage_that_the_decoder_paints_over(self, tmp_path):
+        """Flip bits until the decoder reports no error but marks a frame as patched up: that is refused too."""
+        path = write_clip(tmp_path / "a.mp4", moving_pattern(24, 64, 96), range(24), time_base=Fraction(1, 24))
+        whole, patched_up = path.read_bytes(), 0
+        for position in range(whole.index(b"mdat") + 1500, len(whole) - 3000, 97):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+            if self.frames_marked(path) > 0:
+                patched_up += 1
+                self.refused(path)
+            if patched_up == 3:
+                return
+        raise AssertionError("no damage was painted over: the test needs other bits")
+
+    @staticmethod
+    def frames_marked(path):
+        try:
+            with av.open(str(path)) as container:
+                return sum(frame.is_corrupt for frame in container.decode(video=0))
+        except av.FFmpegError:
+            return 0
 
     def test_a_playlist_does_not_open_other_files(self, tmp_path, steady):
         (tmp_path / "list.m3u8").write_text(
