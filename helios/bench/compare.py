@@ -22,6 +22,7 @@ OFFLINE_COLUMNS = (
     "offline_total",
     "smoothness_dis",
     "flow_mag",
+    "flow_mag_dis",
     "flicker",
     "seam_max",
     "repeat_ratio",

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from helios.bench.frames.opening import source_class
 from helios.bench.judge import JudgeConfig
 from helios.bench.merge import merge_folder
 from helios.bench.metrics.base import Metric
+from helios.bench.metrics.motion import MotionAmplitude
 from helios.bench.metrics.suite import TierChoice, official_metrics, offline_metrics, runnable, select
 from helios.bench.networks import weights as weight_files
 from helios.bench.networks.weights import NoWeights, WeightStore
@@ -43,7 +45,8 @@ class QualityConfig:
     Args:
         out: results folder, one per model.
         mode: ``long`` measures the drifting forms too and rates with the long tables; ``short`` does not.
-        tier: ``official``, ``offline`` or ``all``. Motion amplitude needs no weights and is in both.
+        tier: ``official``, ``offline`` or ``all``. Official motion amplitude needs no weights; by name it can be added to
+            the offline tier.
         metrics: names to restrict the tier to; None takes all.
         prompts: texts by id; without them *semantic* is missing.
         weights: where the official networks' weights are.
@@ -136,6 +139,7 @@ def run(listing: Listing, config: QualityConfig, progress: Callable[[Progress], 
     """
     for name, reason in listing.skipped:
         log.warning("%s: left out: %s", name, reason)
+    source_class(config.reading.backend)
     able, missing = _suite(listing, config)
     config.out.mkdir(parents=True, exist_ok=True)
     order = Order(
@@ -162,6 +166,7 @@ def run(listing: Listing, config: QualityConfig, progress: Callable[[Progress], 
 
 def _suite(listing: Listing, config: QualityConfig) -> tuple[tuple[Metric, ...], dict[str, str]]:
     asked: tuple[Metric, ...] = ()
+    threads = max(1, _cores() // _processes(listing, config.workers))
     if config.tier != "offline":
         asked += official_metrics(
             weights=config.weights,
@@ -169,11 +174,14 @@ def _suite(listing: Listing, config: QualityConfig) -> tuple[tuple[Metric, ...],
             device=config.device,
             with_drift=config.mode == "long",
             zero_when_too_short=config.rules == "official",
+            threads=threads,
         )
     if config.tier != "official":
         known = {metric.name for metric in asked}
         captions = any(video.scene is not None for video in listing.videos)
         asked += tuple(metric for metric in offline_metrics(captions=captions) if metric.name not in known)
+        if not known and "motion_amplitude" in (config.metrics or ()):
+            asked += (MotionAmplitude(threads=threads),)
     able, missing = runnable(select(asked, config.metrics))
     if "semantic" not in missing and all(video.prompt is None for video in listing.videos):
         missing |= {metric.name: "needs prompts: pass a prompt table" for metric in able if metric.name == "semantic"}
@@ -201,8 +209,8 @@ def _score_all(
 
 def _scored(listing: Listing, order: Order, workers: int) -> Iterator[tuple[Record, bool]]:
     """Records in the order they get ready."""
-    processes = min(workers or os.cpu_count() or 1, len(listing.videos))
-    if processes <= 1 or not all(isinstance(video, FileVideo) for video in listing.videos):
+    processes = _processes(listing, workers)
+    if processes == 1:
         with one_thread():
             for video in listing.videos:
                 yield score_video(video, order)
@@ -217,6 +225,17 @@ def _scored(listing: Listing, order: Order, workers: int) -> Iterator[tuple[Reco
             raise GenerationError("a worker process died, most likely for want of memory: use fewer workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _processes(listing: Listing, workers: int) -> int:
+    """Files go to one process per core unless told otherwise; a model lives in this process."""
+    if not all(isinstance(video, FileVideo) for video in listing.videos):
+        return 1
+    return max(1, min(workers or _cores(), len(listing.videos)))
 
 
 def _facts(

@@ -26,10 +26,11 @@ def open_source(path: str | Path, *, backend: FramesBackend = "auto", size: Nomi
 
 
 def source_class(backend: FramesBackend) -> type:
-    """The class that reads files for a back end name."""
+    """The class that reads files for a back end name. Raises: InputError when it is unknown or not installed."""
     from helios.bench.frames import official
 
     if backend == "official" or (backend == "auto" and official.available()):
+        official.reader_class()
         return official.OfficialSource
     if backend in ("auto", "av"):
         from helios.bench.frames.pyav import PyAVSource

@@ -3,6 +3,7 @@
 Frames are described by a 12 x 20 mean-Lab grid minus the clip's mean (3 kB per frame). T frames, V values per frame.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ WINDOW = 8
 STRIDE = 2
 APART = 16
 LOOP_BELOW = 0.3
+_BLOCK = 64
 _STILL_RMS = 0.5 / 255  # windows closer than half a grey level are the same still picture
 
 
@@ -27,24 +29,32 @@ def repeat_ratio(frames_TV: np.ndarray) -> float:
     an exact repeat 0; below 0.3 is a loop. Windows in which nothing moves say nothing; a clip of only such windows
     returns 1.
     """
-    distance = _window_distances(frames_TV - frames_TV.mean(0))
-    ratios = []
+    values_TV = (frames_TV - frames_TV.mean(0)).astype(np.float32)
     step, apart = WINDOW // STRIDE, APART // STRIDE
-    for window in range(apart, len(distance)):
-        moved = distance[window, window - step]
-        if moved > _STILL_RMS:
-            ratios.append(distance[window, : window - apart + 1].min() / moved)
+    ratios = []
+    for first, distances in _window_distances(values_TV):
+        for window, row in enumerate(distances, first):
+            moved = row[window - step] if window >= apart else 0.0
+            if moved > _STILL_RMS:
+                ratios.append(row[: window - apart + 1].min() / moved)
     return float(min(ratios)) if ratios else 1.0
 
 
-def _window_distances(frames_TV: np.ndarray) -> np.ndarray:
-    """RMS distance between all windows: squared frame distances from one matrix product, summed along diagonals."""
-    values = frames_TV.astype(np.float32)
-    norms = (values**2).sum(1)
-    squared = np.maximum(norms[:, None] + norms[None] - 2 * values @ values.T, 0)
-    starts = np.arange(0, len(values) - WINDOW + 1, STRIDE)
-    total = sum(squared[np.ix_(starts + k, starts + k)] for k in range(WINDOW))
-    return np.sqrt(total / (WINDOW * values.shape[1]))
+def _window_distances(values_TV: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """RMS distances of blocks of windows to all windows, as (first window of the block, distances).
+
+    Squared frame distances come from one matrix product per block and are summed along diagonals, so memory grows with
+    T and not with its square.
+    """
+    starts = np.arange(0, len(values_TV) - WINDOW + 1, STRIDE)
+    norms = (values_TV**2).sum(1)
+    for first in range(0, len(starts), _BLOCK):
+        block = starts[first : first + _BLOCK]
+        rows = slice(block[0], block[-1] + WINDOW)
+        dots = values_TV[rows] @ values_TV.T
+        squared = np.maximum(norms[rows, None] + norms[None] - 2 * dots, 0)
+        total = sum(squared[np.ix_(block - block[0] + k, starts + k)] for k in range(WINDOW))
+        yield first, np.sqrt(total / (WINDOW * values_TV.shape[1]))
 
 
 @dataclass(frozen=True, kw_only=True)

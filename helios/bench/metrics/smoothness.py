@@ -16,7 +16,7 @@ import numpy as np
 from helios.bench.frames.samplers import Window, end_windows, halfway_triples
 from helios.bench.frames.source import Frame, Pixels
 from helios.bench.metrics.base import Clip, Fields, Tier, require_frames
-from helios.bench.metrics.motion import REFERENCE_WIDTH
+from helios.bench.metrics.motion import MOVING_PX, REFERENCE_WIDTH
 from helios.bench.vision import opencv
 
 LEAST_FRAMES = 3
@@ -45,14 +45,25 @@ class DisHalfway:
     """Halfway frame by DIS optical flow (medium preset) in both directions.
 
     F = flow(a -> b), B = flow(b -> a); halfway flow = (F(x - F/2) - B(x - B/2)) / 2; the prediction is the average of
-    a(x - halfway/2) and b(x + halfway/2) with replicated borders. ``flow_length`` sums the mean length of F.
+    a(x - halfway/2) and b(x + halfway/2) with replicated borders. On the way the length of F is averaged: frames are two
+    apart, so half of it is pixels per frame, scaled to a width of 640.
     """
 
     def __init__(self):
         self._flow = opencv().DISOpticalFlow_create(opencv().DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._grid: np.ndarray | None = None
-        self.flow_length = 0.0
-        self.pairs = 0
+        self._length = self._moving = 0.0
+        self._pairs = 0
+
+    @property
+    def flow_length(self) -> float:
+        """Mean flow length, pixels per frame at 640 wide."""
+        return self._length / max(1, self._pairs)
+
+    @property
+    def moving_share(self) -> float:
+        """Share of pixels that move more than 0.5 px per frame at 640 wide."""
+        return self._moving / max(1, self._pairs)
 
     def between(self, before_HW3: Pixels, after_HW3: Pixels) -> Pixels:
         cv2 = opencv()
@@ -66,9 +77,10 @@ class DisHalfway:
         return ((before.astype(np.uint16) + after) // 2).astype(np.uint8)
 
     def _count(self, flow_HW2: np.ndarray) -> None:
-        length = np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]).mean() / 2  # two frames apart
-        self.flow_length += float(length) * (REFERENCE_WIDTH / flow_HW2.shape[1])
-        self.pairs += 1
+        length = np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]) / 2 * (REFERENCE_WIDTH / flow_HW2.shape[1])
+        self._length += float(length.mean())
+        self._moving += float((length > MOVING_PX).mean())
+        self._pairs += 1
 
     def _sampled(self, picture: np.ndarray, shift_HW2: np.ndarray) -> np.ndarray:
         cv2 = opencv()
@@ -83,8 +95,8 @@ class DisHalfway:
 class SmoothnessDis:
     """Offline smoothness on the offline view, whole clip and drift windows, rated with the official thresholds.
 
-    Fields: ``smoothness_dis``, ``start_smoothness_dis``, ``end_smoothness_dis``, ``drift_smoothness_dis`` and
-    ``flow_mag_dis``, the mean flow length in pixels per frame at 640 wide, from frames two apart.
+    Fields: ``smoothness_dis``, ``start_smoothness_dis``, ``end_smoothness_dis``, ``drift_smoothness_dis``;
+    ``flow_mag_dis`` the mean flow length and ``dynamic_frac_dis`` the share of moving pixels (at 640 wide).
     """
 
     name: str = "smoothness_dis"
@@ -149,5 +161,6 @@ class _DisSmoothness:
             "start_smoothness_dis": scores["start"],
             "end_smoothness_dis": scores["end"],
             "drift_smoothness_dis": abs(scores["start"] - scores["end"]),
-            "flow_mag_dis": self.halfway.flow_length / self.halfway.pairs,
+            "flow_mag_dis": self.halfway.flow_length,
+            "dynamic_frac_dis": self.halfway.moving_share,
         }

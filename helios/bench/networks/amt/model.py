@@ -20,6 +20,7 @@ from helios.bench.networks.amt.blocks import (
 from helios.bench.networks.amt.sampling import Correlation, pixel_grid, resize, warp
 
 SIZE_MULTIPLE = 16
+LEAST_SIDE = 64  # an eighth of it, pooled three times, is still one cell of the correlation volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,9 @@ class AMT(nn.Module):
         )
 
     def forward(self, first_BCHW: Tensor, second_BCHW: Tensor, time: float = 0.5) -> Tensor:
-        """[B, 3, H, W] in 0..1; any size, padded inside to multiples of 16 by replication."""
+        """[B, 3, H, W] in 0..1; any size, padded inside by replication to multiples of 16 (64 at least)."""
         height, width = first_BCHW.shape[-2:]
-        padding = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
+        padding = (0, _padded(width) - width, 0, _padded(height) - height)
         first, second = (functional.pad(x, padding, mode="replicate") for x in (first_BCHW, second_BCHW))
         mean = torch.stack([first, second]).mean((0, 2, 3, 4), keepdim=True)[0]
         merged = self._merge(*self._flows(first - mean, second - mean, time), first - mean, second - mean, mean)
@@ -103,3 +104,7 @@ class AMT(nn.Module):
             blend = weight * from_first + (1 - weight) * from_second
             parts.append(blend + mean + residual[:, 3 * i : 3 * i + 3])
         return torch.stack(parts).mean(0) + self.comb_block(torch.cat(parts, 1))
+
+
+def _padded(side: int) -> int:
+    return max(LEAST_SIDE, side + -side % SIZE_MULTIPLE)
