@@ -66,7 +66,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, eps: float):
         super().__init__()
-        self.heads = heads
+        self.heads, self.eps = heads, eps
         self.attention_backend = "auto"
         self.to_q = Linear(width, width)
         self.to_k = Linear(width, width)
@@ -87,11 +87,11 @@ class CrossAttention(Attention):
 
     def text_keys(self, text_BSD: Tensor) -> TextKeys:
         """Keys and values [B, S, N, K] of projected text; they depend on nothing but the prompt."""
-        k_BSD = rms_norm(self.to_k(text_BSD), self.norm_k.weight, eps=self.norm_k.eps)
+        k_BSD = rms_norm(self.to_k(text_BSD), self.norm_k.weight, eps=self.eps)
         return self._split(k_BSD), self._split(self.to_v(text_BSD))
 
     def forward(self, x_BLD: Tensor, keys: TextKeys) -> Tensor:
-        q_BLD = rms_norm(self.to_q(x_BLD), self.norm_q.weight, eps=self.norm_q.eps)
+        q_BLD = rms_norm(self.to_q(x_BLD), self.norm_q.weight, eps=self.eps)
         return self._out(attention(self._split(q_BLD), *keys, backend=self.attention_backend))
 
 
@@ -128,8 +128,8 @@ class SelfAttention(Attention):
         q_BLD, k_BLD, v_BLD = self._project(x_BLD, layout, noisy_only)
         gain_LN = self._history_gain(layout)
         heads_BLNK = attention(
-            norm_rotate(q_BLD, self.norm_q.weight, table_of_q, eps=self.norm_q.eps),
-            norm_rotate(k_BLD, self.norm_k.weight, table_BLP2, eps=self.norm_k.eps, gain_LN=gain_LN),
+            norm_rotate(q_BLD, self.norm_q.weight, table_of_q, eps=self.eps),
+            norm_rotate(k_BLD, self.norm_k.weight, table_BLP2, eps=self.eps, gain_LN=gain_LN),
             self._split(v_BLD),
             q_lengths=layout.noisy if noisy_only else layout.lengths,
             kv_lengths=layout.lengths,

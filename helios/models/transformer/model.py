@@ -31,9 +31,8 @@ from helios.models.transformer.layers import Linear, patch_conv
 from helios.models.transformer.layout import TokenLayout
 from helios.models.transformer.patches import LONG_POOL, MID_POOL, patchify, pooled, unpatchify
 from helios.models.transformer.precision import KEPT_IN_FLOAT32, cast
-from helios.models.transformer.rotary import Frames, Rotary, RotaryTables
+from helios.models.transformer.rotary import Frames, Positions, Rotary, RotaryTables
 from helios.ops.backends import load_kernel
-from helios.shapes import FramePositions
 
 
 class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin, CacheMixin):
@@ -83,7 +82,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         history_scale_mode: str = "per_head",
     ) -> None:
         super().__init__()
-        config = TransformerConfig.from_dict(dict(self.config))
+        config = self.settings = TransformerConfig.from_dict(dict(self.config))
         width, channels, patch = config.width, config.in_channels, PATCH
         self.patch_embedding = patch_conv(channels, width, patch)
         if config.has_multi_term_memory_patch:
@@ -138,7 +137,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         made = tuple(block.attn2.text_keys(projected_BSD) for block in self.blocks) if keys else ()
         return TextContext(projected_BSD=projected_BSD, keys=made)
 
-    def encode_history(self, history: HistoryLatents, positions: FramePositions | None = None) -> HistoryContext:
+    def encode_history(self, history: HistoryLatents, positions: Positions | None = None) -> HistoryContext:
         """Encode the clean past, once per chunk.
 
         Args:
@@ -146,7 +145,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
             positions: time positions of the streams and of the chunk; the published numbering if None.
         Raises: InputError when the model has no history patches, or a size does not fit the patch.
         """
-        if not self.config.has_multi_term_memory_patch:
+        if not self.settings.has_multi_term_memory_patch:
             raise InputError("this model was built without history patches: call velocity with history=None")
         positions = positions or history.positions()
         _check_multiple(history.short_BCTHW)
@@ -167,7 +166,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         )
 
     def _history_modulation(self, tokens_BLD: Tensor) -> Tensor | None:
-        if not self.config.zero_history_timestep:
+        if not self.settings.zero_history_timestep:
             return None
         zero_1 = torch.zeros(1, device=tokens_BLD.device)
         return self.condition_embedder.time(zero_1, tokens_BLD.dtype)[1]
@@ -215,10 +214,9 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         streams = [self._noisy_stream(x, history, frames) for x in xs]
         layout = TokenLayout(0 if history is None else history.tokens_BLD.shape[1], tuple(s.length for s in streams))
         _check_batches(xs, text, history)
-        past = [] if history is None else [history.tokens_BLD]
-        y_BLD = _cat([part for stream in streams for part in (*past, stream.tokens_BLD)])
-        past = [] if history is None else [history.rotary]
-        table = self._rotary.join([part for stream in streams for part in (*past, stream.rotary)]).table_BLP2
+        tokens, tables = ([], []) if history is None else ([history.tokens_BLD], [history.rotary])
+        y_BLD = _cat([part for stream in streams for part in (*tokens, stream.tokens_BLD)])
+        table = self._rotary.join([part for stream in streams for part in (*tables, stream.rotary)]).table_BLP2
 
         embedded_BRD, modulation_BR6D = self._time_rows(timesteps, layout, history, y_BLD)
         for index, block in enumerate(self.blocks):
@@ -237,7 +235,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         _check_multiple(x_BCTHW)
         tokens_BLD, grid = patchify(self.patch_embedding, self._cast(x_BCTHW), PATCH)
         if frames is None:
-            frames = range(grid[0]) if history is None else _first_frames(history.noisy_frames, grid[0])
+            frames = tuple(range(grid[0])) if history is None else _first_frames(history.noisy_frames, grid[0])
         rotary = self._rotary.stream(frames, grid[1], grid[2], tokens_BLD.device)
         return _NoisyStream(tokens_BLD, grid, rotary)
 
@@ -298,7 +296,9 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
             mid=_stream(latents_history_mid, indices_latents_history_mid),
             short=_stream(latents_history_short, indices_latents_history_short),
         )
-        frames = range(hidden_states.shape[2]) if indices_hidden_states is None else indices_hidden_states
+        frames = indices_hidden_states
+        if frames is None:
+            frames = tuple(range(hidden_states.shape[2]))
         text = self.encode_text(encoder_hidden_states, keys=False)
         sample = self.velocity(hidden_states, timestep, text, streams.encode(self, frames), frames=frames)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -6,6 +6,7 @@ B batch, L tokens, P rotated pairs, T frames.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,22 @@ from torch import Tensor
 from helios.ops.rope import rotary_table
 
 Frames = tuple[int, ...] | Tensor
+
+
+class Positions(Protocol):
+    """Time positions of the history streams and of the chunk, for example :class:`helios.shapes.FramePositions`."""
+
+    @property
+    def long(self) -> Frames: ...
+
+    @property
+    def mid(self) -> Frames: ...
+
+    @property
+    def short(self) -> Frames: ...
+
+    @property
+    def noisy(self) -> Frames: ...
 
 
 @dataclass(frozen=True)

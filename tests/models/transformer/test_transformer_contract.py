@@ -257,3 +257,19 @@ def test_diffusers_pipelines_run_on_our_transformer(pairs, kind, options):
     with torch.no_grad():
         latents, expected = (pipeline_latents(kind, model, text, **options) for model in (ours, published))
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+
+
+def test_contexts_are_not_changed_by_use(pairs, cases):
+    ours, _ = pairs(is_amplify_history=True)
+    for history_given in (True, False):
+        case = cases(history=history_given)
+        with torch.no_grad():
+            text = ours.encode_text(case.text)
+            history = ours.encode_history(case.history) if history_given else None
+            x, first = case.x.clone(), ours.velocity(case.x, case.timestep, text, history)
+            kept = [text.projected_BSD.clone(), *(k.clone() for pair in text.keys for k in pair)]
+            assert torch.equal(ours.velocity(case.x, case.timestep, text, history), first)
+        assert all(
+            torch.equal(a, b) for a, b in zip(kept, [text.projected_BSD, *(k for pair in text.keys for k in pair)])
+        )
+        assert torch.equal(case.x, x)
