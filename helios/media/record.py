@@ -23,7 +23,10 @@ def dump_record(record: Mapping[str, Any], *, indent: int | None = None) -> str:
 
     Raises: TypeError or ValueError when it holds something that JSON cannot (a bug of the caller).
     """
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of the command line that were no UTF-8
+        return json.dumps(record, allow_nan=False, indent=indent)
+    return text
 
 
 def read_record(path: str | Path) -> dict[str, Any]:

@@ -55,10 +55,19 @@ def open_writer(
     try:
         target.path.absolute().parent.mkdir(parents=True, exist_ok=True)
         store = _open_store(target, shape, record, as_float)
-        _write_text(target.sidecar_part, record_text)
+        _write_beside(target, store, record_text)
     except OSError as error:
         raise InputError(f"cannot write to {path} ({error.strerror}): choose another place") from error
     return VideoWriter(target, store, shape, num_frames=num_frames, record=record, as_float=as_float)
+
+
+def _write_beside(target: OutputTarget, store: Store, record_text: str) -> None:
+    try:
+        _write_text(target.sidecar_part, record_text)
+    except OSError:
+        store.close()
+        target.sidecar_part.unlink(missing_ok=True)
+        raise
 
 
 def _open_store(target: OutputTarget, shape: VideoShape, record: Mapping[str, Any], as_float: bool) -> Store:

@@ -81,6 +81,13 @@ def test_a_changed_record_does_not_change_the_video(tmp_path):
     assert len(read_video(tmp_path / "b.mp4").frames) == 2
 
 
+def test_letters_that_are_no_text_survive(tmp_path):
+    """A command line that is not UTF-8 reaches Python as lone surrogates."""
+    record = {"prompt": b"caf\xe9".decode("utf-8", "surrogateescape")}
+    assert read_record(write(tmp_path / "a.mp4", record)) == record
+    assert read_record(tmp_path / "a.mp4.json") == record
+
+
 def test_files_without_a_record_are_refused(tmp_path):
     write_clip(tmp_path / "foreign.mp4", [frame_with_id(1)] * 2, range(2))
     np.save(tmp_path / "foreign.npy", FRAMES)

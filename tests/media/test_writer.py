@@ -280,6 +280,7 @@ class TestPlace:
         [
             ("a.gif", {"fps": 60}),
             ("a.webp", {"width": 16384}),
+            ("a.mp4", {"width": 16386}),
             ("a.mp4", {"fps": 0}),
             ("a.mp4", {"num_frames": 0}),
             ("a.mp4", {"height": 0}),
@@ -289,6 +290,17 @@ class TestPlace:
     def test_what_a_format_cannot_hold_is_refused(self, tmp_path, name, settings):
         with pytest.raises(InputError):
             opened(tmp_path / name, **settings)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", EVERYTHING)
+    def test_no_room_for_the_record_leaves_nothing(self, tmp_path, name, monkeypatch):
+        def full(path, text):
+            path.touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("helios.media.writer._write_text", full)
+        with pytest.raises(InputError, match="No space left"):
+            opened(f"{tmp_path}/{name}")
         assert list(tmp_path.iterdir()) == []
 
 

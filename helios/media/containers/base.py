@@ -34,7 +34,7 @@ class VideoShape:
         """Raises: InputError when a side is longer than the container can say."""
         if max(self.height, self.width) > side:
             raise InputError(
-                f"{self.height}x{self.width} is more than {name} can hold ({side} a side): write .mp4 or .png"
+                f"{self.height}x{self.width} is more than {name} can hold ({side} a side): write .png frames or .npy"
             )
 
 

@@ -13,11 +13,13 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from helios.errors import InputError
 from helios.media.containers.base import VideoShape
 from helios.media.decode import SCALING
 from helios.media.part_file import PartFile, Piece
 from helios.media.record import METADATA_KEY, dump_record
 
+_MAX_SIDE = 16384
 _BT709 = 1
 _LIMITED_RANGE = 1
 _BOX_HEADER = 8
@@ -63,6 +65,10 @@ class FragmentEncoder:
     """
 
     def __init__(self, shape: VideoShape, metadata: Mapping[str, str], settings: H264 | None = None) -> None:
+        """Raises: InputError for more than 16384 pixels a side, or when PyAV was built without x264."""
+        shape.check_at_most(_MAX_SIDE, "H.264")
+        if "libx264" not in av.codecs_available:
+            raise InputError("this PyAV was built without x264: install the one from PyPI with `pip install av`")
         self.shape = shape
         self.height, self.width = shape.height + shape.height % 2, shape.width + shape.width % 2
         self._metadata = dict(metadata)
@@ -98,7 +104,7 @@ class FragmentEncoder:
             "fragment_index": str(self._fragments + 1),
             "fflags": "+bitexact",
         }
-        with av.open(buffer, "w", format="mp4", options=options) as container:
+        with av.open(buffer, "w", format="mp4", container_options=options) as container:
             container.metadata.update(self._metadata)
             stream = self._add_stream(container)
             container.start_encoding()
