@@ -97,11 +97,11 @@ def window_conv3d(
     Returns: [B, O, (T - kernel) // time_stride + 1, H, W].
     Raises: InputError when the backend does not exist or cannot take this input.
     """
-    backend = choose_backend(backend, window_BCTHW)
-    if backend == "onednn":
-        kernel = load_kernel(backend).window_conv3d
+    chosen = choose_backend(backend, window_BCTHW)
+    if chosen == "onednn":
+        kernel = load_kernel(chosen).window_conv3d
         return _in_float32(kernel, window_BCTHW, weight, bias_O, residual, time_stride=time_stride)
-    if backend == "native":
+    if chosen == "native":
         window_BCTHW = window_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
     padding = (0, weight.shape[3] // 2, weight.shape[4] // 2)
@@ -129,10 +129,10 @@ def frame_conv2d(
         backend: see the top of this file.
     """
     padding = weight.shape[-1] // 2 if padding is None else padding
-    backend = choose_backend(backend, x_BCTHW)
+    chosen = choose_backend(backend, x_BCTHW)
     frames = frames_of(x_BCTHW)
-    if backend == "onednn":
-        out = _in_float32(load_kernel(backend).conv2d, frames, weight, bias_O, stride=stride, padding=padding)
+    if chosen == "onednn":
+        out = _in_float32(load_kernel(chosen).conv2d, frames, weight, bias_O, stride=stride, padding=padding)
     else:
         out = F.conv2d(frames, weight, bias_O, stride, padding)
     return video_of(out, x_BCTHW.shape[0])
@@ -150,10 +150,10 @@ def upsample_conv2d(
         backend: see the top of this file; ``onednn`` never makes the doubled frames.
     Returns: [B, O, T, 2 H, 2 W].
     """
-    backend = choose_backend(backend, x_BCTHW)
+    chosen = choose_backend(backend, x_BCTHW)
     frames = frames_of(x_BCTHW)
-    if backend == "onednn":
-        out = _in_float32(load_kernel(backend).upsample_conv2d, frames, weight, bias_O)
+    if chosen == "onednn":
+        out = _in_float32(load_kernel(chosen).upsample_conv2d, frames, weight, bias_O)
         return video_of(out, x_BCTHW.shape[0])
     doubled = F.interpolate(frames, scale_factor=2.0, mode="nearest")
     return video_of(F.conv2d(doubled, weight, bias_O, padding=1), x_BCTHW.shape[0])
@@ -176,11 +176,12 @@ def choose_backend(backend: Backend, x: Tensor) -> str:
     """
     if backend not in BACKENDS:
         raise InputError(f"conv3d backend={backend!r} does not exist: use one of {', '.join(BACKENDS)}")
-    on_cpu, wide = x.device.type == "cpu" and onednn_available(), x.dtype == torch.float32
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    fits = x.device.type == "cpu" and onednn_available() and (half or x.dtype == torch.float32)
     if backend == "auto":
-        narrow = x.dtype in (torch.bfloat16, torch.float16) and not half_units(x.dtype)
-        return _announce("onednn" if on_cpu and (wide or narrow) else "native", x.device.type, x.dtype)
-    if backend == "onednn" and not (on_cpu and (wide or x.dtype.itemsize == 2)):
+        pays = fits and not (half and half_units(x.dtype))
+        return _announce("onednn" if pays else "native", x.device.type, x.dtype)
+    if backend == "onednn" and not fits:
         raise InputError(f"conv3d backend='onednn' cannot take {x.dtype} on {x.device.type} here: use auto or native")
     return backend
 

@@ -45,7 +45,8 @@ def upsample_conv2d(x_NCHW: Tensor, weight: Tensor, bias_O: Tensor | None) -> Te
     """
     x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
     flipped = weight.flip(2, 3).transpose(0, 1)
-    kernel = sum(F.pad(flipped, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1))
+    shifted = [F.pad(flipped, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1)]
+    kernel = torch.stack(shifted).sum(0)
     return F.conv_transpose2d(x_NCHW, kernel, bias_O, stride=2, padding=1)
 
 

@@ -5,6 +5,8 @@ Letters: B batch, C channels, T frames (pixel or latent, by depth), H W height a
 Each part takes the module that holds its weights (Diffusers' names), its input, and the causal memory.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,13 +15,16 @@ from helios.models.vae.memory import CausalMemory
 from helios.models.vae.norm import rms_norm, rms_norm_silu_into
 from helios.ops.conv3d import empty_video, frame_conv2d, open_window, upsample_conv2d, window_conv3d
 
+# a Diffusers module, used for the parameters and submodules it holds
+Weights = Any
 
-def causal_conv(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+
+def causal_conv(conv: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """A causal convolution with the weights of ``conv``."""
     return window_conv3d(fill_window(conv, x_BCTHW, memory), conv.weight, conv.bias)
 
 
-def fill_window(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def fill_window(conv: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """What a causal convolution sees: its past frames and ``x``; remembers what the next part needs."""
     past_frames = conv.weight.shape[2] - 1
     window = open_window(x_BCTHW, past_frames, memory.past(conv))
@@ -28,7 +33,7 @@ def fill_window(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tenso
 
 
 def norm_conv(
-    norm: nn.Module, conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory, residual: Tensor | None = None
+    norm: Weights, conv: Weights, x_BCTHW: Tensor, memory: CausalMemory, residual: Tensor | None = None
 ) -> Tensor:
     """Norm, SiLU and a causal convolution, plus ``residual``. The norm writes straight into the convolution's window."""
     past_frames = conv.weight.shape[2] - 1
@@ -37,7 +42,7 @@ def norm_conv(
     return window_conv3d(window, conv.weight, conv.bias, residual=residual)
 
 
-def residual_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def residual_block(block: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """``shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))``; the shortcut is a 1x1x1 convolution where widths differ.
 
     Without gradients the result takes the memory of ``x`` where it can.
@@ -49,7 +54,7 @@ def residual_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> T
     return norm_conv(block.norm2, block.conv2, hidden, memory, residual=shortcut)
 
 
-def attention_block(block: nn.Module, x_BCTHW: Tensor) -> Tensor:
+def attention_block(block: Weights, x_BCTHW: Tensor) -> Tensor:
     """Single-head self-attention among the pixels of each frame, added to the input."""
     _, channels, _, height, width = x_BCTHW.shape
     qkv = frame_conv2d(rms_norm(x_BCTHW, block.norm.gamma), block.to_qkv.weight, block.to_qkv.bias)
@@ -59,7 +64,7 @@ def attention_block(block: nn.Module, x_BCTHW: Tensor) -> Tensor:
     return x_BCTHW + frame_conv2d(mixed, block.proj.weight, block.proj.bias)
 
 
-def mid_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def mid_block(block: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """Residual block, then (attention, residual block) once or more."""
     x_BCTHW = residual_block(block.resnets[0], x_BCTHW, memory)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
@@ -67,7 +72,7 @@ def mid_block(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor
     return x_BCTHW
 
 
-def downsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def downsample(block: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """Halve height and width, and where the block has a time convolution, the frames after the first as well.
 
     The frames are padded by zeros at the right and the bottom only.
@@ -77,7 +82,7 @@ def downsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tenso
     return halve_time(block.time_conv, x_BCTHW, memory) if hasattr(block, "time_conv") else x_BCTHW
 
 
-def halve_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def halve_time(conv: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """The first frame of a chunk passes as it is; each later pair becomes one frame, seen with the frame before it."""
     past = memory.past(conv)
     window = x_BCTHW if past is None else torch.cat([past, x_BCTHW], dim=2)
@@ -88,7 +93,7 @@ def halve_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor
     return torch.cat([*first, window_conv3d(window, conv.weight, conv.bias, time_stride=2)], dim=2)
 
 
-def upsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def upsample(block: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """Double height and width, and where the block has a time convolution, the frames after the first as well."""
     if hasattr(block, "time_conv"):
         x_BCTHW = double_time(block.time_conv, x_BCTHW, memory)
@@ -96,7 +101,7 @@ def upsample(block: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     return upsample_conv2d(x_BCTHW, conv.weight, conv.bias)
 
 
-def double_time(conv: nn.Module, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def double_time(conv: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """The first frame of a chunk passes as it is; each later one becomes two.
 
     The causal convolution starts after the first frame and does not see it: its past is zeros there. It has twice the

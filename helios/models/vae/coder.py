@@ -3,14 +3,14 @@
 Letters: B batch, C channels, F pixel frames, T latent frames, H W height and width (of pixels or latents, by name).
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from helios.models.vae.blocks import causal_conv, downsample, mid_block, norm_conv, residual_block, upsample
+from helios.models.vae.blocks import Weights, causal_conv, downsample, mid_block, norm_conv, residual_block, upsample
 from helios.models.vae.memory import CausalMemory
 from helios.ops.conv3d import window_conv3d
 
 
-def encode(vae: nn.Module, pixels_BCFHW: Tensor, memory: CausalMemory) -> Tensor:
+def encode(vae: Weights, pixels_BCFHW: Tensor, memory: CausalMemory) -> Tensor:
     """Posterior parameters [B, 2 * latent channels, T, H, W]: means, then log-variances (not clamped)."""
     encoder = vae.encoder
     x = causal_conv(encoder.conv_in, pixels_BCFHW, memory)
@@ -20,7 +20,7 @@ def encode(vae: nn.Module, pixels_BCFHW: Tensor, memory: CausalMemory) -> Tensor
     return window_conv3d(x, vae.quant_conv.weight, vae.quant_conv.bias)
 
 
-def decode(vae: nn.Module, latents_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
+def decode(vae: Weights, latents_BCTHW: Tensor, memory: CausalMemory) -> Tensor:
     """Pixels [B, 3, F, H, W], not clamped; ``latents`` are the VAE's own, not the normalised ones."""
     decoder = vae.decoder
     x = window_conv3d(latents_BCTHW, vae.post_quant_conv.weight, vae.post_quant_conv.bias)
@@ -33,6 +33,6 @@ def decode(vae: nn.Module, latents_BCTHW: Tensor, memory: CausalMemory) -> Tenso
     return head(decoder, x, memory)
 
 
-def head(coder: nn.Module, x: Tensor, memory: CausalMemory) -> Tensor:
+def head(coder: Weights, x: Tensor, memory: CausalMemory) -> Tensor:
     """Norm, SiLU and the last convolution of the encoder or the decoder."""
     return norm_conv(coder.norm_out, coder.conv_out, x, memory)

@@ -35,7 +35,7 @@ class NoMemory:
     started = False
 
     def __init__(self):
-        self._scratch = Scratch()
+        self._scratch = Scratch(sizes=1)
 
     def past(self, layer: nn.Module) -> None:
         return None
@@ -58,7 +58,7 @@ class StreamMemory:
     def __init__(self):
         self.started = False
         self._frames: dict[nn.Module, Tensor] = {}
-        self._scratch = Scratch()
+        self._scratch = Scratch(sizes=16)  # a part's windows are small: keep one for every depth
 
     def past(self, layer: nn.Module) -> Tensor | None:
         return self._frames.get(layer)
@@ -77,20 +77,27 @@ class StreamMemory:
 
 
 class Scratch:
-    """One buffer that windows of the same size share, one after the other; a new one each time gradients are recorded.
+    """Buffers that windows of the same size share, one after the other; a new one each time gradients are recorded.
 
     On CPUs most of the cost of a large new tensor is the operating system handing out its pages.
+
+    Args:
+        sizes: how many sizes to hold on to; the one used longest ago goes first.
     """
 
-    def __init__(self):
-        self._buffer: Tensor | None = None
+    def __init__(self, *, sizes: int):
+        self._sizes = sizes
+        self._buffers: dict[tuple[int, ...], Tensor] = {}
 
     def take(self, like_BCTHW: Tensor, frames: int) -> Tensor:
         """Uninitialised channels-last tensor with ``frames`` frames, otherwise as ``like``."""
         if torch.is_grad_enabled():
             return empty_video(like_BCTHW, frames)
-        batch, channels, _, height, width = like_BCTHW.shape
-        if self._buffer is None or self._buffer.shape != (batch, channels, frames, height, width):
-            self._buffer = None  # lets go of the old one before asking for the new
-            self._buffer = empty_video(like_BCTHW, frames)
-        return self._buffer
+        key = (frames, *like_BCTHW.shape)
+        buffer = self._buffers.pop(key, None)
+        if buffer is None:
+            while len(self._buffers) >= self._sizes:
+                del self._buffers[next(iter(self._buffers))]
+            buffer = empty_video(like_BCTHW, frames)
+        self._buffers[key] = buffer
+        return buffer

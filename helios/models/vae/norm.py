@@ -39,8 +39,8 @@ class _RMSNormSiLU(torch.autograd.Function):
     def forward(ctx, window, x, gamma):
         gamma = gamma * x.shape[1] ** 0.5
         inverse_norm = _inverse_norm(x)
-        out = torch.mul(x, inverse_norm, out=window[:, :, window.shape[2] - x.shape[2] :])
-        F.silu(out.mul_(gamma), inplace=True)
+        out = torch.mul(inverse_norm, gamma, out=window[:, :, window.shape[2] - x.shape[2] :])
+        F.silu(out.mul_(x), inplace=True)
         ctx.save_for_backward(x, gamma, inverse_norm)
         ctx.mark_dirty(window)
         return window

@@ -59,9 +59,10 @@ class HeliosVAE:
     Raises: InputError for a VAE outside the Wan 2.1 family, or whose scale factors contradict its layers.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: Any):
         self.module = module
         self.geometry = geometry_of(module.config)
+        self._statistics_on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Self:
@@ -94,17 +95,27 @@ class HeliosVAE:
         return self
 
     @torch.no_grad()
-    def encode(self, pixels_BCFHW: Tensor, sample_noise_BCTHW: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        pixels_BCFHW: Tensor,
+        sample_noise_BCTHW: Tensor | None = None,
+        *,
+        latents_per_part: int | None = None,
+    ) -> Tensor:
         """Normalised latents of a clip, with fresh causal state.
 
         Args:
             pixels_BCFHW: in [-1, 1]; F = temporal * m + 1 frames, height and width multiples of ``geometry.spatial``.
             sample_noise_BCTHW: standard normal draw in the latents' shape: the posterior's sample is
                 ``mean + std * noise``. None takes the mean.
+            latents_per_part: encode that many latent frames at a time, for less memory; None for all of them.
         Returns: [B, C, T, H, W], float32.
         Raises: InputError for shapes the VAE cannot take.
         """
-        mean, log_variance = self.encode_moments(pixels_BCFHW)
+        if latents_per_part is None:
+            mean, log_variance = self.encode_moments(pixels_BCFHW)
+        else:
+            mean, log_variance = self._moments_in_parts(pixels_BCFHW, latents_per_part)
         latents = mean.float()
         if sample_noise_BCTHW is not None:
             self._check_noise(sample_noise_BCTHW, latents)
@@ -114,9 +125,20 @@ class HeliosVAE:
     def encode_moments(self, pixels_BCFHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (clamped to [-30, 20]) of the posterior, not normalised, with gradients."""
         self._check_pixels(pixels_BCFHW)
-        moments = coder.encode(self.module, pixels_BCFHW.to(self.device, self.dtype), NoMemory())
-        mean, log_variance = moments.chunk(2, dim=1)
-        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+        return mean_and_log_variance(coder.encode(self.module, pixels_BCFHW.to(self.device, self.dtype), NoMemory()))
+
+    def _moments_in_parts(self, pixels_BCFHW: Tensor, latents_per_part: int) -> tuple[Tensor, Tensor]:
+        self._check_pixels(pixels_BCFHW)
+        check_part(latents_per_part)
+        memory, moments = StreamMemory(), []
+        frames_per_part = self.geometry.temporal * latents_per_part
+        first = self.geometry.pixel_frames(latents_per_part)
+        parts = [pixels_BCFHW[:, :, :first], *pixels_BCFHW[:, :, first:].split(frames_per_part, dim=2)]
+        for part in parts:
+            if part.shape[2] > 0:  # splitting nothing gives one empty part
+                moments.append(coder.encode(self.module, part.to(self.device, self.dtype), memory))
+                memory.finish_part()
+        return mean_and_log_variance(torch.cat(moments, dim=2))
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor, *, latents_per_part: int | None = None) -> Tensor:
@@ -147,8 +169,7 @@ class HeliosVAE:
                 the later ones ``temporal * n``. Few latents show the first frame early and need little memory.
         """
         self._check_latents(latents_BCTHW)
-        if latents_per_part < 1:
-            raise InputError(f"latents_per_part={latents_per_part} decodes nothing: use 1 or more")
+        check_part(latents_per_part)
         return self._parts(latents_BCTHW, latents_per_part)
 
     def _parts(self, latents_BCTHW: Tensor, latents_per_part: int) -> Iterator[Tensor]:
@@ -176,9 +197,14 @@ class HeliosVAE:
         return latents_BCTHW.float() / inverse_std + mean
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.config["latents_mean"], device=device).view(1, -1, 1, 1, 1)
-        inverse_std = 1.0 / torch.tensor(self.config["latents_std"], device=device).view(1, -1, 1, 1, 1)
-        return mean, inverse_std
+        """Mean and inverse standard deviation, copied to a device once."""
+        if device not in self._statistics_on:
+            with torch.inference_mode(False):  # they may meet gradients later
+                mean, std = (
+                    torch.tensor(self.config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std")
+                )
+                self._statistics_on[device] = mean.to(device), (1.0 / std).to(device)
+        return self._statistics_on[device]
 
     def _check_pixels(self, pixels: Tensor) -> None:
         spatial, temporal = self.geometry.spatial, self.geometry.temporal
@@ -203,6 +229,18 @@ class HeliosVAE:
             raise InputError(f"sample noise of shape {tuple(noise.shape)} does not fit: draw {tuple(latents.shape)}")
 
 
+def check_part(latents_per_part: int) -> None:
+    """Refuse parts that hold nothing."""
+    if latents_per_part < 1:
+        raise InputError(f"latents_per_part={latents_per_part} leaves nothing to do: use 1 or more")
+
+
+def mean_and_log_variance(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """The two halves of the encoder's channels; the log-variance is clamped to [-30, 20]."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
 def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
     """``mean + exp(log_variance / 2) * noise``."""
     return mean + torch.exp(0.5 * log_variance) * noise
@@ -213,8 +251,8 @@ def to_uint8(pixels_BCFHW: Tensor) -> Tensor:
 
     Returns: [B, F, H, W, 3] uint8; values outside the range are clamped.
     """
-    scaled = (pixels_BCFHW.float() * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0
-    return scaled.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+    scaled = pixels_BCFHW.float().mul(0.5).add_(0.5).clamp_(0.0, 1.0).mul_(255.0).round_()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def geometry_of(config: Mapping[str, Any]) -> VAEGeometry:
@@ -222,6 +260,8 @@ def geometry_of(config: Mapping[str, Any]) -> VAEGeometry:
 
     Raises: InputError when the configuration is not of the Wan 2.1 family or contradicts itself.
     """
+    if "temperal_downsample" not in config:
+        raise InputError(f"{config.get('_class_name', 'this VAE')} is not an AutoencoderKLWan: use a Wan 2.1 VAE")
     for name in ("is_residual", "patch_size", "attn_scales"):
         if config[name]:
             raise InputError(f"this VAE has {name}={config[name]!r}: only the Wan 2.1 family without it is supported")
