@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by the user.
 """
 
+import logging
 import sys
 
 import typer
@@ -13,6 +14,7 @@ from helios.cli.doctor import doctor
 from helios.cli.download import download
 from helios.cli.generate import EPILOG, generate
 from helios.cli.info import info
+from helios.cli.plan import plan
 from helios.cli.quality import compare, quality
 from helios.cli.resume import resume
 from helios.cli.show import show
@@ -30,6 +32,7 @@ app.command(epilog=EPILOG)(generate)
 app.command()(resume)
 app.command()(show)
 app.command()(info)
+app.command()(plan)
 app.command()(doctor)
 app.command()(download)
 bench.command()(quality)
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors raised on purpose become one sentence on stderr."""
+    _log_to_stderr()
     try:
         app(args=arguments)
     except SystemExit as stop:
@@ -61,6 +65,13 @@ def run(arguments: list[str] | None = None) -> int:
     except HeliosError as error:
         return _report(error, 1)
     return 0
+
+
+def _log_to_stderr() -> None:
+    """Warnings of the library, one line each, in the form of our errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("helios: %(message)s"))
+    logging.getLogger("helios").handlers = [handler]
 
 
 def _report(error: HeliosError, code: int) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -147,15 +147,12 @@ def make(helios: "Helios", opener: Opener, run: Run, outlet: Outlet) -> None:
     with reporter(quiet=outlet.quiet or outlet.as_json) as report:
         session = opener(report, FloatPixels() if output.as_float else Uint8Pixels())
         record = {**helios.record(session.request), "source": run.source, "inputs": _described(outlet.inputs)}
-        first_frame = session.frames_done
-        try:
-            _write(session, outlet, record, report)
-        except KeyboardInterrupt:
-            _stopped(session, output, first_frame)
-    _tell(helios, session, outlet, record, report)
+        path = _write(session, outlet, record, report)
+    _tell(helios, session, outlet, path, record, report)
 
 
-def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> None:
+def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> Path:
+    """Write the chunks as they come; returns the path of the finished file."""
     from helios.media import open_writer
 
     request, output = session.request, outlet.output
@@ -169,19 +166,16 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> N
         overwrite=output.force,
         as_float=output.as_float,
     )
-    with writer:
-        for chunk in session:
-            writer.write(chunk.frames)
-            report.chunk(chunk)
-            if outlet.session_file is not None:
-                session.save(outlet.session_file)
-
-
-def _stopped(session: "Session", output: Output, first_frame: int) -> NoReturn:
-    frames = session.frames_done - first_frame
-    kept = f"{frames} finished frames are in {output.path}.part" if frames else "no chunk was finished"
-    typer.echo(f"helios: stopped; {kept}", err=True)
-    raise typer.Exit(130)
+    try:
+        with writer:
+            for chunk in session:
+                writer.write(chunk.frames)
+                report.chunk(chunk)
+                if outlet.session_file is not None:
+                    session.save(outlet.session_file)
+    except KeyboardInterrupt:  # The writer has said what it kept.
+        raise typer.Exit(130) from None
+    return writer.path
 
 
 def _described(inputs: dict[str, Any]) -> dict[str, dict]:
@@ -190,10 +184,10 @@ def _described(inputs: dict[str, Any]) -> dict[str, dict]:
     return {kind: {"path": str(path), "sha256": _sha256(path)} for kind, path in given.items()}
 
 
-def _tell(helios: "Helios", session: "Session", outlet: Outlet, record: dict, report: Quiet) -> None:
+def _tell(helios: "Helios", session: "Session", outlet: Outlet, path: Path, record: dict, report: Quiet) -> None:
     from helios.device import device_memory
 
-    path, seconds = outlet.output.path, report.seconds
+    seconds = report.seconds
     if not outlet.as_json:
         rate = f"{report.frames} frames in {seconds:.1f} s, {report.fps:.1f} fps, first frame after"
         typer.echo(f"{path}  ({rate} {report.first_frame_s:.2f} s, seed {session.request.seeds[0]})")
@@ -207,5 +201,5 @@ def _tell(helios: "Helios", session: "Session", outlet: Outlet, record: dict, re
         "peak_allocated_bytes": memory.peak_allocated,
         "peak_reserved_bytes": memory.peak_reserved,
     }
-    paths = {"video": path, "session": outlet.session_file and str(outlet.session_file)}
+    paths = {"video": str(path), "session": outlet.session_file and str(outlet.session_file)}
     typer.echo(json.dumps({"settings": record, "frames": report.frames, "timings": timings, "paths": paths}))

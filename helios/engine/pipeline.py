@@ -178,6 +178,7 @@ class Helios:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
+        prompts: Sequence[str] = (),
         revision: str | None = None,
         offline: bool | None = None,
     ) -> "Helios":
@@ -189,12 +190,14 @@ class Helios:
             device: ``auto`` takes the accelerator if there is one.
             dtype: of transformer and text encoder; ``auto`` is bfloat16 on accelerators and float32 on the CPU.
             vae_dtype: of the VAE; float32 is the published setting.
+            prompts: encoded before the other weights load, and the text encoder freed again; its 11 GB in the released
+                models and the transformer are then never in memory together. Other prompts load it anew.
             revision: commit, tag or branch on the hub.
             offline: True uses only what is on this machine.
         Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself.
         """
         info = inspect(resolve(source, revision=revision, offline=offline))
-        return cls.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype)
+        return cls.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype, prompts=prompts)
 
     @classmethod
     def from_info(
@@ -204,15 +207,20 @@ class Helios:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
+        prompts: Sequence[str] = (),
     ) -> "Helios":
-        """Load a checkpoint that has been inspected."""
+        """Load a checkpoint that has been inspected; arguments as for :meth:`from_pretrained`."""
         device = resolve_device(device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
+        encoder = load_prompt_encoder(info, device=device, dtype=dtype)
+        if prompts:
+            encoder.encode(prompts)
+            encoder.release()
         return cls(
             info,
             transformer=load_transformer(info, device=device, dtype=dtype),
             vae=load_vae(info, device=device, dtype=vae_dtype),
-            encoder=load_prompt_encoder(info, device=device, dtype=dtype),
+            encoder=encoder,
             device=device,
         )
 

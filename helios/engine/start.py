@@ -128,7 +128,8 @@ def _read_video(video: Any, height: int, width: int, fps: float, geometry: Geome
     from helios import media
 
     if isinstance(video, str | Path):
-        clip = media.read_video_ends(video, fps=fps, last=keep * geometry.chunk_frames)
+        fitted = {"size": (height, width), "fit": fit}
+        clip = media.read_video_ends(video, fps=fps, last=keep * geometry.chunk_frames, **fitted)
         first_HWC, tail_FHWC, total = clip.first_HWC, clip.last_FHWC, clip.total_frames
     else:
         frames_FHWC = np.asarray(video)

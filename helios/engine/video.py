@@ -77,12 +77,16 @@ class Video:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write to .mp4, .gif, .webp, .npy or a folder of PNGs, by the name's ending; returns the path.
 
+        A .npy file holds floats if the video does; the other formats hold 8 bits.
+
         Raises: InputError when the file exists and ``overwrite`` is not set, or the ending is unknown.
         """
         from helios.media import open_writer
 
         count, height, width, _ = self.frames_FHWC.shape
         sizes = {"fps": self.fps, "height": height, "width": width, "num_frames": count}
-        with open_writer(path, **sizes, record=dict(self.record), overwrite=overwrite) as writer:
+        as_float = self.frames_FHWC.dtype == np.float32 and Path(path).suffix == ".npy"
+        writer = open_writer(path, **sizes, record=dict(self.record), overwrite=overwrite, as_float=as_float)
+        with writer:
             writer.write(self.frames_FHWC)
-        return Path(path)
+        return writer.path

@@ -1,0 +1,226 @@
+"""What a run will hold in memory, computed from a checkpoint's headers before anything is loaded.
+
+Weights are summed from the headers, with the float32 exceptions that loading makes. Working memory is counted by
+running a chunk on shapes alone (:class:`helios.engine.dry_run.DryRun`), with the operations that accelerators get; the
+leaner ones of the CPU in float32 need up to a fifth less.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+
+import torch
+from torch import Tensor
+
+from helios.checkpoints import CheckpointInfo
+from helios.checkpoints.layout import TEXT_ENCODER, TRANSFORMER, VAE
+from helios.checkpoints.load import text_encoder_keeps_float32
+from helios.device import HostMemory, device_capacity, host_memory
+from helios.engine.dry_run import DryRun
+from helios.engine.live_bytes import FlashOnMeta, LiveBytes
+from helios.models.transformer.precision import keeps_float32
+from helios.ops.conv3d import half_units
+from helios.sampling.plan import SamplingPlan
+
+_TEXT_TOKENS = 512
+# Before anything is loaded: the libraries, and a driver's context on the device.
+_HOST_BASE = 1 << 30
+_DEVICE_BASE = 600 << 20
+# What a caching allocator holds beyond the live tensors, as a share of them.
+_ALLOCATOR_SLACK = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes that a run needs where its models live, for one choice of precision.
+
+    Attributes:
+        dtype, vae_dtype: precision of transformer and text encoder, and of the VAE.
+        transformer, vae, text_encoder: weights. The text encoder can be released once the prompts are encoded.
+        text_encoding: working memory of the text encoder.
+        prompt: what stays of the prompts: states, cross-attention keys and values.
+        history: the latents that a stream carries, and what they are encoded to.
+        levels: working memory of a denoising step, per level.
+        decode: working memory of decoding a chunk at once; ``decode_early`` latent frame by latent frame.
+    """
+
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+    transformer: int
+    vae: int
+    text_encoder: int
+    text_encoding: int
+    prompt: int
+    history: int
+    levels: tuple[int, ...]
+    decode: int
+    decode_early: int
+
+    @property
+    def weights(self) -> int:
+        """Transformer and VAE."""
+        return self.transformer + self.vae
+
+    @property
+    def together(self) -> int:
+        """The most with everything loaded at once, which is how :meth:`Helios.from_pretrained` begins."""
+        return self.weights + self.text_encoder + max(self.text_encoding, self._chunk(self.decode))
+
+    @property
+    def prompts_first(self) -> int:
+        """The most when the prompts are encoded and the text encoder is gone before the other weights come."""
+        return max(self.text_encoder + self.text_encoding, self.weights + self._chunk(self.decode))
+
+    @property
+    def early_frames(self) -> int:
+        """As :attr:`prompts_first`, with each latent frame decoded by itself."""
+        return max(self.text_encoder + self.text_encoding, self.weights + self._chunk(self.decode_early))
+
+    def _chunk(self, decode: int) -> int:
+        return self.prompt + self.history + max(*self.levels, decode)
+
+
+def footprint(
+    info: CheckpointInfo,
+    plan: SamplingPlan,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+) -> Footprint:
+    """The footprint of a run of ``plan`` with ``batch`` videos; takes seconds and no memory to speak of."""
+    dry = DryRun(
+        info.transformer_config,
+        info.vae_config,
+        plan,
+        batch=batch,
+        dtype=dtype,
+        vae_dtype=_computed_in(vae_dtype, device),
+        layers=2,  # one like all the others, and the last
+    )
+    text, history = dry.encode_text(), dry.encode_history()
+    levels = range(plan.geometry.levels)
+    return Footprint(
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        transformer=_weights(info, TRANSFORMER, dtype, keeps_float32),
+        vae=_weights(info, VAE, vae_dtype),
+        text_encoder=_weights(info, TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
+        text_encoding=3 * info.text_encoder_config["num_heads"] * _TEXT_TOKENS**2 * torch.float32.itemsize,
+        prompt=_prompt_bytes(info, plan, dtype, batch),
+        history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD)),
+        levels=tuple(_peak(lambda level=level: dry.step(level, text, history)) for level in levels),
+        decode=_peak(dry.decode),
+        decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
+    )
+
+
+def _computed_in(vae_dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """A processor without units for half precision convolves in float32."""
+    emulated = device.type == "cpu" and vae_dtype != torch.float32 and not half_units(vae_dtype)
+    return torch.float32 if emulated else vae_dtype
+
+
+def _weights(
+    info: CheckpointInfo, component: str, dtype: torch.dtype, keeps: Callable[[str], bool] = lambda name: False
+) -> int:
+    entries = info.tensors[component]
+    return sum(prod(e.shape) * (torch.float32 if keeps(name) else dtype).itemsize for name, e in entries.items())
+
+
+def _prompt_bytes(info: CheckpointInfo, plan: SamplingPlan, dtype: torch.dtype, batch: int) -> int:
+    config = info.transformer_config
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    per_token = config["text_dim"] + width * (1 + 2 * config["num_layers"])
+    # Under guidance the conditional and the unconditional prompt are kept, and both again as one batch.
+    copies = 4 if plan.guidance.needs_negative else 1
+    return copies * batch * _TEXT_TOKENS * per_token * dtype.itemsize
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@torch.no_grad()
+def _peak(call: Callable[[], object]) -> int:
+    with FlashOnMeta(), LiveBytes() as live:
+        call()
+    return live.peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What this machine has for it, in bytes.
+
+    Attributes:
+        device: where the models would live.
+        capacity, free: of that device; on the CPU, of host memory under the container's limit.
+        host: host memory, which an accelerator's run also needs a little of.
+    """
+
+    device: torch.device
+    capacity: int
+    free: int
+    host: HostMemory
+
+    @staticmethod
+    def of(device: torch.device) -> "Room":
+        free, capacity = device_capacity(device)
+        return Room(device=device, capacity=capacity, free=free, host=host_memory())
+
+    @staticmethod
+    def imagined(free: int) -> "Room":
+        """This host with an accelerator that it may not have."""
+        return Room(device=torch.device("meta"), capacity=free, free=free, host=host_memory())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a run fits, and how.
+
+    Attributes:
+        needed: device bytes of the run as it starts by itself, the device's own overhead included.
+        needed_least: device bytes with everything done to save memory that keeps the pixels.
+        needed_host: bytes of host memory.
+        fits: the run fits, if need be with what ``advice`` says.
+        advice: one sentence.
+    """
+
+    needed: int
+    needed_least: int
+    needed_host: int
+    fits: bool
+    advice: str
+
+
+def judge(footprint: Footprint, room: Room) -> Verdict:
+    """Set a footprint against a machine."""
+    together, prompts_first, early = (
+        _on_device(size, room.device) for size in (footprint.together, footprint.prompts_first, footprint.early_frames)
+    )
+    needed_host = together if room.device.type == "cpu" else _HOST_BASE
+    short_of_host = room.device.type != "cpu" and needed_host > room.host.available
+    if short_of_host:
+        advice = f"Host memory is short of {_gib(needed_host)}: free some, or raise the container's limit."
+    elif together <= room.free:
+        advice = "Fits as it is."
+    elif prompts_first <= room.free:
+        advice = "Fits if the prompts are encoded first: Helios.from_pretrained(..., prompts=[...])."
+    elif early <= room.free:
+        advice = "Fits if the prompts are encoded first (prompts=[...]) and frames decoded early (EarlyFrames())."
+    else:
+        advice = f"Does not fit, {_gib(early - room.free)} are missing: take a smaller precision, size or model."
+    fits = not short_of_host and early <= room.free
+    return Verdict(needed=together, needed_least=early, needed_host=needed_host, fits=fits, advice=advice)
+
+
+def _on_device(size: int, device: torch.device) -> int:
+    if device.type == "cpu":
+        return size + _HOST_BASE
+    return int(size * (1 + _ALLOCATOR_SLACK)) + _DEVICE_BASE
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
