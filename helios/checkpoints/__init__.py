@@ -8,6 +8,7 @@ from helios.checkpoints.load import load_prompt_encoder, load_state, load_text_e
 from helios.checkpoints.presets import Preset
 from helios.checkpoints.random import write_random_checkpoint
 from helios.checkpoints.report import LoadReport
+from helios.checkpoints.synthetic import is_synthetic, synthetic_info
 
 __all__ = [
     "CheckpointInfo",
@@ -16,6 +17,7 @@ __all__ = [
     "Preset",
     "Variant",
     "inspect",
+    "is_synthetic",
     "load_prompt_encoder",
     "load_state",
     "load_text_encoder",
@@ -25,6 +27,7 @@ __all__ = [
     "save",
     "save_transformer",
     "save_vae",
+    "synthetic_info",
     "transformer_shapes",
     "write_random_checkpoint",
 ]

@@ -90,16 +90,21 @@ def load_text_encoder(info: CheckpointInfo, device: torch.device | str, dtype: t
     alias = stored.pop(_EMBEDDING_ALIAS, None)
     if alias is not None:
         stored.setdefault(_EMBEDDING, alias)
-    exceptions = _FLOAT16_EXCEPTIONS if dtype == torch.float16 else frozenset()
     load_entries(
         model,
         stored,
         device,
         dtype,
-        keep_float32=lambda key: not exceptions.isdisjoint(key.split(".")),
+        keep_float32=text_encoder_keeps_float32(dtype),
         tied=(_EMBEDDING_ALIAS,),
     )
     return model.eval().requires_grad_(False)
+
+
+def text_encoder_keeps_float32(dtype: torch.dtype) -> Callable[[str], bool]:
+    """Which parameters of the text encoder stay in float32 when the rest is in ``dtype``."""
+    exceptions = _FLOAT16_EXCEPTIONS if dtype == torch.float16 else frozenset()
+    return lambda key: not exceptions.isdisjoint(key.split("."))
 
 
 def load_state(

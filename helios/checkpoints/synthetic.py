@@ -85,9 +85,9 @@ _SIZES: dict[str, Callable[[], _Size]] = {
 }
 
 
-def is_synthetic(name: str | None) -> bool:
+def is_synthetic(name: str) -> bool:
     """Whether a model's name means one without files: ``14b-random``, ``small-random-base``, ..."""
-    return name is not None and _MARK in name and not Path(name).exists()
+    return _MARK in name and not Path(name).exists()
 
 
 def synthetic_info(name: str) -> CheckpointInfo:
@@ -178,7 +178,9 @@ def _fill(model: nn.Module, device: torch.device | str, dtype_of: Callable[[str]
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
     for name, value in model.state_dict().items():
         centre, spread = distribution(name, tuple(value.shape))
-        state[name] = torch.empty(value.shape, dtype=dtype_of(name), device=device).normal_(centre, spread, generator=generator)
+        state[name] = torch.empty(value.shape, dtype=dtype_of(name), device=device).normal_(
+            centre, spread, generator=generator
+        )
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -1,10 +1,13 @@
 """Options that several commands share, and the small parsers behind them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from helios.errors import InputError
+
+if TYPE_CHECKING:
+    from helios.checkpoints import CheckpointInfo
 
 ModelOption = Annotated[
     str | None,
@@ -21,6 +24,18 @@ DtypeOption = Annotated[str, typer.Option("--dtype", help="`auto`, `float32`, `b
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch on the hub.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def find_model(name: str | None, *, revision: str | None = None, offline: bool = False) -> "CheckpointInfo":
+    """What a model is; names such as ``14b-random`` are models without files, for measuring and planning.
+
+    Raises: InputError when there is none of that name, or it contradicts itself.
+    """
+    from helios.checkpoints import inspect, is_synthetic, resolve, synthetic_info
+
+    if name is not None and is_synthetic(name):
+        return synthetic_info(name)
+    return inspect(resolve(name, revision=revision, offline=offline or None))
 
 
 def parse_steps(text: str | None) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from helios.cli.options import DeviceOption, JsonOption, OfflineOption, RevisionOption
+from helios.cli.options import DeviceOption, JsonOption, OfflineOption, RevisionOption, find_model
 from helios.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def plan(
 
     Example: `helios plan helios-distilled --device-memory 80`
     """
-    from helios.checkpoints import inspect, is_synthetic, resolve, synthetic_info
     from helios.device import resolve_device
     from helios.engine.memory import Room, footprint, judge
     from helios.engine.pipeline import parse_dtype
@@ -49,9 +48,7 @@ def plan(
     if batch < 1:
         raise InputError(f"batch={batch} makes no video: pass 1 or more")
     target = resolve_device(device)
-    found = (
-        synthetic_info(model) if is_synthetic(model) else inspect(resolve(model, revision=revision, offline=offline))
-    )
+    found = find_model(model, revision=revision, offline=offline)
     sampling = _sampling_plan(found, height, width)
     room = Room.of(target) if device_memory is None else Room.imagined(int(device_memory * 2**30))
     entries = []

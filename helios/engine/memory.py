@@ -7,6 +7,7 @@ leaner ones of the CPU in float32 need up to a fifth less.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import prod
 
@@ -101,7 +102,7 @@ def footprint(
         layers=2,  # one like all the others, and the last
     )
     text, history = dry.encode_text(), dry.encode_history()
-    levels = range(plan.geometry.levels)
+    levels = tuple(_peak(partial(dry.step, level, text, history)) for level in range(plan.geometry.levels))
     return Footprint(
         dtype=dtype,
         vae_dtype=vae_dtype,
@@ -111,7 +112,7 @@ def footprint(
         text_encoding=3 * info.text_encoder_config["num_heads"] * _TEXT_TOKENS**2 * torch.float32.itemsize,
         prompt=_prompt_bytes(info, plan, dtype, batch),
         history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD)),
-        levels=tuple(_peak(lambda level=level: dry.step(level, text, history)) for level in levels),
+        levels=levels,
         decode=_peak(dry.decode),
         decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
     )

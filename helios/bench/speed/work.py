@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from helios.conditioning.history import History
-from helios.models.transformer import HeliosTransformer3DModel
+from helios.models.transformer.model import HeliosTransformer3DModel
 from helios.models.vae import HeliosVAE
 from helios.sampling.plan import SamplingPlan
 
