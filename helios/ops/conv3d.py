@@ -106,7 +106,11 @@ def window_conv3d(
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
     padding = (0, weight.shape[3] // 2, weight.shape[4] // 2)
     out = F.conv3d(window_BCTHW, weight, bias_O, (time_stride, 1, 1), padding)
-    return out if residual is None else out.add_(residual)
+    if residual is None:
+        return out
+    return (
+        out.add_(residual) if out.dtype == residual.dtype else out + residual
+    )  # autocast narrows the convolution only
 
 
 def frame_conv2d(

@@ -62,7 +62,7 @@ class HeliosVAE:
     def __init__(self, module: Any):
         self.module = module
         self.geometry = geometry_of(module.config)
-        self._statistics_on: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._statistics_on: dict[torch.device, tuple] = {}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Self:
@@ -197,14 +197,13 @@ class HeliosVAE:
         return latents_BCTHW.float() / inverse_std + mean
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and inverse standard deviation, copied to a device once."""
-        if device not in self._statistics_on:
+        """Mean and inverse standard deviation, copied to a device once per value (training measures them anew)."""
+        values = tuple(self.config["latents_mean"]), tuple(self.config["latents_std"])
+        if self._statistics_on.get(device, (None,))[0] != values:
             with torch.inference_mode(False):  # they may meet gradients later
-                mean, std = (
-                    torch.tensor(self.config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std")
-                )
-                self._statistics_on[device] = mean.to(device), (1.0 / std).to(device)
-        return self._statistics_on[device]
+                mean, std = (torch.tensor(value).view(1, -1, 1, 1, 1) for value in values)
+                self._statistics_on[device] = values, mean.to(device), (1.0 / std).to(device)
+        return self._statistics_on[device][1:]
 
     def _check_pixels(self, pixels: Tensor) -> None:
         spatial, temporal = self.geometry.spatial, self.geometry.temporal

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from helios.errors import InputError
 from helios.models.vae import HeliosVAE, sample_posterior, to_uint8
+from helios.ops import conv3d
 
 FOUR_LEVELS = {
     "base_dim": 8,
@@ -117,6 +118,40 @@ def test_full_chunk_at_reference_size():
         expected = module.decode(latents / inverse_std + mean).sample
     assert vae.decode(latents).shape == (1, 3, 33, 32, 64)
     torch.testing.assert_close(vae.decode(latents), expected, rtol=0, atol=1e-5)
+
+
+def test_without_onednn_the_pixels_and_gradients_are_the_same(wan_vae, monkeypatch):
+    """What accelerators run: PyTorch's own convolutions on channels-last memory."""
+    vae = HeliosVAE(wan_vae)
+    latents, pixels = draw_latents(vae, (3, 2, 3, 1)), draw_pixels(vae, (2, 2, 3, 1))
+    before = vae.decode(latents), vae.encode(pixels), gradients(wan_vae, latents, vae.decode_raw)
+    monkeypatch.setattr(conv3d, "onednn_available", lambda: False)
+    torch.testing.assert_close(vae.decode(latents), before[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(vae.encode(pixels), before[1], rtol=0, atol=1e-5)
+    assert_same_gradients(gradients(wan_vae, latents, vae.decode_raw), before[2])
+
+
+@pytest.mark.parametrize("available", [False, True])
+def test_training_under_autocast(available, monkeypatch):
+    monkeypatch.setattr(conv3d, "onednn_available", lambda: available)
+    module = random_wan_vae(FOUR_LEVELS).requires_grad_(True)
+    vae = HeliosVAE(module)
+    pixels = draw_pixels(vae, (2, 1, 2, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, _ = vae.encode_moments(pixels)
+        rebuilt = vae.decode_raw(mean)
+    exact = vae.decode_raw(vae.encode_moments(pixels)[0])
+    assert (rebuilt - exact).abs().mean() < 0.02
+    rebuilt.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.dtype == p.dtype for p in module.parameters())
+
+
+def test_statistics_measured_anew_take_effect():
+    vae = HeliosVAE(random_wan_vae(FOUR_LEVELS))
+    pixels = draw_pixels(vae, (1, 1, 1, 1))
+    before = vae.denormalize(vae.encode(pixels))
+    vae.module.register_to_config(latents_mean=[0.5] * 16, latents_std=[2.0] * 16)
+    torch.testing.assert_close(vae.encode(pixels) * 2.0 + 0.5, before)
 
 
 @pytest.mark.parametrize("latents_per_part", [1, 2, 4])
@@ -279,7 +314,7 @@ def test_normalize_and_denormalize_are_inverses(wan_vae):
     latents = draw_latents(vae, (2, 2, 2, 1))
     with torch.inference_mode():
         torch.testing.assert_close(vae.denormalize(vae.normalize(latents)), latents)
-    latents.requires_grad_(True)
+    latents = latents.clone().requires_grad_(True)
     vae.normalize(latents).sum().backward()
     std = torch.tensor(vae.config["latents_std"]).view(1, -1, 1, 1, 1)
     torch.testing.assert_close(latents.grad, (1 / std).expand_as(latents))
