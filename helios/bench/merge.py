@@ -158,7 +158,7 @@ def _summary(means: Mapping[str, MetricMean], mode: Mode, rules: RuleSet) -> dic
     rows: dict[str, dict[str, Any]] = {}
     for name in rules.metrics(mode):
         mean = means.get(name)
-        if mean is not None and mean.counts(rules):
+        if mean is not None and mean.value is not None and mean.counts(rules):
             rows[name] = {
                 "name": name.replace("_", " ").title(),
                 "raw_score": mean.value,

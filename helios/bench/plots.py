@@ -45,8 +45,8 @@ def bars(rows: Mapping[str, Mapping[str, float | None]], title: str, *, top: flo
     axes = figure.add_subplot()
     width = 0.8 / max(1, len(rows))
     for place, (model, row) in enumerate(rows.items()):
-        there = [(i + place * width, row[name]) for i, name in enumerate(metrics) if row.get(name) is not None]
-        axes.bar([x for x, _ in there], [value for _, value in there], width, label=model)
+        there = {i + place * width: value for i, name in enumerate(metrics) if (value := row.get(name)) is not None}
+        axes.bar(list(there), list(there.values()), width, label=model)
     axes.set_xticks([i + 0.4 - width / 2 for i in range(len(metrics))])
     axes.set_xticklabels([name.replace("_", "\n") for name in metrics], fontsize=7)
     axes.set_title(title, fontsize=10)
@@ -67,18 +67,20 @@ def radar(rows: Mapping[str, Mapping[str, float | None]], title: str) -> "Figure
     if len(metrics) < _LEAST_AXES:
         return None
     angles = [2 * math.pi * i / len(metrics) for i in range(len(metrics))]
-    figure = _figure(4.6, 4.2)
+    figure = _figure(5.6, 4.2)
     axes = figure.add_subplot(projection="polar")
     for model, row in rows.items():
-        values = [row[name] for name in metrics]
+        values = [row[name] or 0.0 for name in metrics]
         axes.plot([*angles, angles[0]], [*values, values[0]], linewidth=1.2, label=model)
         axes.fill(angles, values, alpha=0.12)
     axes.set_xticks(angles)
     axes.set_xticklabels([name.replace("_", "\n") for name in metrics], fontsize=7)
     axes.set_ylim(0, 10)
+    axes.tick_params(axis="x", pad=14)
+    axes.tick_params(axis="y", labelsize=7)
     axes.set_title(title, fontsize=10)
     if len(rows) > 1:
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.1, 1.0))
     return figure
 
 

@@ -35,6 +35,8 @@ from helios.errors import GenerationError, InputError
 
 log = logging.getLogger(__name__)
 
+State = Literal["scored", "kept", "failed"]
+
 __all__ = ["Outcome", "Progress", "QualityConfig", "VideoMaker", "run"]
 
 
@@ -104,7 +106,7 @@ class Progress:
     done: int
     total: int
     name: str
-    state: Literal["scored", "kept", "failed"]
+    state: State
     message: str = ""
 
 
@@ -200,7 +202,7 @@ def _score_all(
         found[record.name] = record
         kept += was_kept
         if progress is not None:
-            state = "failed" if record.failures else "kept" if was_kept else "scored"
+            state: State = "failed" if record.failures else "kept" if was_kept else "scored"
             reasons = "; ".join(record.failures.values())
             total = len(listing.videos)
             progress(Progress(done=len(found), total=total, name=record.name, state=state, message=reasons))

@@ -8,16 +8,19 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import helios
 from helios.bench.anchors import Anchor, beside_published
 from helios.bench.compare import TOTAL, Comparison, cell, compare_folders, table_columns
+from helios.bench.metrics.drift import PARTS
 from helios.bench.plots import bars, drift_curves, radar, svg
 from helios.bench.results import OFFLINE_FILE, RUN_FILE
 
 CURVES = ("luma_mean", "saturation", "sharpness", "noise", "lab_shift", "hist_drift", "layout_drift")
 _MOST_CLIPS = 12
+_MOST_CURVES = 3
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #d0d7de;padding:3px 8px;text-align:right}
@@ -133,15 +136,28 @@ def _offline(comparison: Comparison) -> str:
 def _drift(runs: Mapping[str, _Run]) -> str:
     plots = []
     for statistic in CURVES:
-        curves = {}
-        for name, run in runs.items():
-            for row in run.rows[:_MOST_CLIPS]:
-                if statistic in row.get("curves", {}):
-                    label = row["video_name"] if len(runs) == 1 else f"{name}: {row['video_name']}"
-                    curves[label] = row["curve_frames"], row["curves"][statistic]
+        curves = {label: curve for name, run in runs.items() for label, curve in _curves(name, run, statistic).items()}
         if curves:
             plots.append(svg(drift_curves(curves, statistic)))
     return f'<h2>Drift over time</h2><div class="plots">{"".join(plots)}</div>' if plots else ""
+
+
+def _curves(model: str, run: _Run, statistic: str) -> dict[str, tuple[list[float], list[float]]]:
+    """One curve per clip of a small run; of a larger one the mean, part by part, over its clips of ten parts."""
+    rows = [row for row in run.rows if statistic in row.get("curves", {})]
+    if len(rows) <= _MOST_CURVES:
+        return {f"{model}: {row['video_name']}": (row["curve_frames"], row["curves"][statistic]) for row in rows}
+    whole = [row for row in rows if len(row["curve_frames"]) == PARTS]
+    if not whole:
+        return {}
+    frames, values = (
+        [fmean(part) for part in zip(*lists)]
+        for lists in (
+            [row["curve_frames"] for row in whole],
+            [row["curves"][statistic] for row in whole],
+        )
+    )
+    return {f"{model}: mean of {len(whole)} clips": (frames, values)}
 
 
 def _sheets(runs: Mapping[str, _Run]) -> str:

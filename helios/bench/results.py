@@ -12,7 +12,7 @@ from helios.bench.records import Record, write_json
 
 OFFLINE_FILE = "offline_results.json"
 RUN_FILE = "run.json"
-_LISTS = ("seam_ratios", "curves", "curve_frames")
+_LISTS = ("seam_ratios", "curves", "curve_frames", "caption_curve", "caption_frames")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ def _offline_row(record: Record) -> dict[str, Any]:
     values = offline_values(record)
     ratings = rate_offline(values)
     lists: dict[str, Any] = {}
-    for name in ("drift", "temporal"):
+    for name in ("drift", "temporal", "captions"):
         lists |= {key: value for key, value in (record.fields(name) or {}).items() if key in _LISTS}
     return {
         "id": record.id,

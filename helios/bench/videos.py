@@ -6,7 +6,7 @@ A video file is named ``{id}_{target}_ori{true}.mp4``: prompt id, duration tier,
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,12 +33,16 @@ class Reading:
 
 
 class Video(Protocol):
-    """One thing to score."""
+    """One thing to score: name, prompt id, prompt and scene, the last three where they are known."""
 
-    name: str
-    id: int | None
-    prompt: str | None
-    scene: Any
+    @property
+    def name(self) -> str: ...
+    @property
+    def id(self) -> int | None: ...
+    @property
+    def prompt(self) -> str | None: ...
+    @property
+    def scene(self) -> Any: ...
 
     def fingerprint(self) -> str:
         """SHA-256 of what would be measured: the file, or the model's identity with the request."""
@@ -75,13 +79,12 @@ class FileVideo:
             raise ClipError(f"{self.name}: cannot be read ({error.strerror}); check the file") from error
 
     def open(self, reading: Reading) -> FrameSource:
-        source = open_source(self.path, backend=reading.backend, size=reading.size)
+        source = open_source(self.path, backend=reading.backend, size=reading.size, chunk_frames=reading.chunk_frames)
         if self.announced is not None and source.info.num_frames < self.announced:
             raise ClipError(
                 f"{self.name}: holds {source.info.num_frames} frames and its name says {self.announced}; make it anew "
                 "or correct the name"
             )
-        source.info = replace(source.info, chunk_frames=reading.chunk_frames)
         return source
 
 
@@ -154,7 +157,9 @@ def from_folder(folder: str | Path, prompts: PromptSet | None = None) -> Listing
         raise InputError(
             f"video folder {str(folder)!r} is not a folder: pass one that holds {{id}}_{{target}}_ori{{true}}.mp4"
         )
-    videos, skipped, seen = [], [], {}
+    videos: list[FileVideo] = []
+    skipped: list[tuple[str, str]] = []
+    seen: dict[int | None, str] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.suffix.lower() not in _VIDEO_SUFFIXES:
             continue
@@ -168,7 +173,9 @@ def from_folder(folder: str | Path, prompts: PromptSet | None = None) -> Listing
             videos.append(found)
     if not videos and not skipped:
         raise InputError(f"{folder}: holds no videos; they are named {{id}}_{{target}}_ori{{true}}.mp4")
-    return Listing(videos=tuple(sorted(videos, key=lambda video: video.id)), skipped=tuple(skipped), model=folder.name)
+    return Listing(
+        videos=tuple(sorted(videos, key=lambda video: video.id or 0)), skipped=tuple(skipped), model=folder.name
+    )
 
 
 def _named(path: Path, prompts: PromptSet | None) -> FileVideo | str:
@@ -189,7 +196,7 @@ def from_files(paths: Iterable[str | Path], prompts: PromptSet | None = None) ->
 
     Raises: InputError when the list is empty or two files have one name.
     """
-    videos: list[Video] = []
+    videos: list[FileVideo] = []
     for path in map(Path, paths):
         match = _NAME.match(path.name)
         prompt = prompts.get(int(match[1])) if match and prompts else None
@@ -207,7 +214,7 @@ def from_files(paths: Iterable[str | Path], prompts: PromptSet | None = None) ->
     if doubled or not videos:
         problem = f"two files are named {doubled}: rename one" if doubled else "no files given: pass at least one video"
         raise InputError(problem)
-    return Listing(videos=tuple(videos), model=Path(videos[0].path).parent.name)
+    return Listing(videos=tuple(videos), model=videos[0].path.parent.name)
 
 
 def from_model(

@@ -77,9 +77,7 @@ def test_long_aesthetic_never_gives_three_or_two_and_the_corrected_table_does():
 
 @pytest.mark.parametrize("metric", [name for name in BASIC if name != "aesthetic"])
 def test_the_other_basic_metrics_rate_long_as_short(metric):
-    assert all(
-        OFFICIAL.rate(metric, i / 1000, "long") == OFFICIAL.rate(metric, i / 1000, "short") for i in range(0, 1001)
-    )
+    assert all(OFFICIAL.rate(metric, i / 1000, "long") == OFFICIAL.rate(metric, i / 1000, "short") for i in range(1001))
 
 
 def test_weights_sum_as_published():

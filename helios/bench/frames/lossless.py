@@ -4,6 +4,7 @@ Letters: F frames of one chunk, H height, W width.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -60,7 +61,7 @@ class ChunkSource:
                 if index == self.info.num_frames:
                     return
                 same_size(self.info, index, *pixels.shape[:2])
-                yield Frame(index, size=self._size, native=lambda p=pixels: p)
+                yield Frame(index, size=self._size, native=partial(np.asarray, pixels))
                 index += 1
 
 

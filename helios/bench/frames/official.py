@@ -4,12 +4,15 @@ Path C comes from OpenCV as in the published scripts, so a file is decoded twice
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from helios.bench.frames.opencv import captured, probe, to_rgb
 from helios.bench.frames.sizes import NominalSize
-from helios.bench.frames.source import ClipError, Frame, Pixels, checked
+from helios.bench.frames.source import CHUNK_FRAMES, ClipError, Frame, Pixels, checked
 from helios.errors import InputError
 
 _BLOCK = 64  # frames per call into the decoder: bounds memory, each call seeks to the key frame before it
@@ -21,11 +24,11 @@ class OfficialSource:
     Raises: InputError when the package is not installed; ClipError when the file cannot be read.
     """
 
-    def __init__(self, path: Path, *, size: NominalSize):
+    def __init__(self, path: Path, *, size: NominalSize, chunk_frames: int = CHUNK_FRAMES):
         self._path = path
         self._size = size
         self._reader_class = reader_class()
-        self.info = probe(path, backend="official")
+        self.info = probe(path, backend="official", chunk_frames=chunk_frames)
 
     def frames(self) -> Iterator[Frame]:
         """The frames in display order."""
@@ -36,7 +39,7 @@ class OfficialSource:
         for index, (small, picture) in enumerate(pairs):
             if small is None or picture is None:
                 raise ClipError(f"{self.info.name}: the two decoders disagree from frame {index} on; remux the file")
-            yield Frame(index, size=self._size, native=lambda p=picture: to_rgb(p), scaled=lambda s=small: s)
+            yield Frame(index, size=self._size, native=partial(to_rgb, picture), scaled=partial(np.asarray, small))
 
     def _scaled(self) -> Iterator[Pixels]:
         height, width = self._size.target(self.info.height, self.info.width)

@@ -1,30 +1,31 @@
 """Back end ``cv2``: OpenCV decodes; its bilinear resize stands in for the official scaler (0.6 to 0.8 % off there)."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from helios.bench.frames.sizes import NominalSize
-from helios.bench.frames.source import ClipError, ClipInfo, Frame, Pixels, checked, same_size
+from helios.bench.frames.source import CHUNK_FRAMES, ClipError, ClipInfo, Frame, Pixels, checked, same_size
 from helios.bench.vision import opencv
 
 
 class OpenCVSource:
     """A video file, decoded by OpenCV's ``VideoCapture``; OpenCV does not tell damaged frames from good ones."""
 
-    def __init__(self, path: Path, *, size: NominalSize):
+    def __init__(self, path: Path, *, size: NominalSize, chunk_frames: int = CHUNK_FRAMES):
         self._path = path
         self._size = size
-        self.info = probe(path, backend="cv2")
+        self.info = probe(path, backend="cv2", chunk_frames=chunk_frames)
 
     def frames(self) -> Iterator[Frame]:
         """The frames in display order."""
         pictures = captured(self._path, self.info)
         return checked(
-            self.info, (Frame(i, size=self._size, native=lambda f=f: to_rgb(f)) for i, f in enumerate(pictures))
+            self.info, (Frame(i, size=self._size, native=partial(to_rgb, f)) for i, f in enumerate(pictures))
         )
 
 
-def probe(path: Path, *, backend: str) -> ClipInfo:
+def probe(path: Path, *, backend: str, chunk_frames: int) -> ClipInfo:
     """What OpenCV says about a file. Raises: ClipError when it cannot open it."""
     cv2 = opencv()
     capture = cv2.VideoCapture(str(path))
@@ -36,7 +37,15 @@ def probe(path: Path, *, backend: str) -> ClipInfo:
         fps = float(capture.get(cv2.CAP_PROP_FPS))
     finally:
         capture.release()
-    return ClipInfo(name=path.name, num_frames=count, fps=fps, height=sides[0], width=sides[1], backend=backend)
+    return ClipInfo(
+        name=path.name,
+        num_frames=count,
+        fps=fps,
+        height=sides[0],
+        width=sides[1],
+        backend=backend,
+        chunk_frames=chunk_frames,
+    )
 
 
 def captured(path: Path, info: ClipInfo) -> Iterator[Pixels]:

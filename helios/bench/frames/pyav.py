@@ -5,6 +5,7 @@ of the two reference clips is within 0.03 % of the published values. Path C equa
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from helios.bench.frames.sizes import NominalSize
-from helios.bench.frames.source import ClipError, ClipInfo, Frame, checked, same_size
+from helios.bench.frames.source import CHUNK_FRAMES, ClipError, ClipInfo, Frame, checked, same_size
 from helios.bench.frames.yuv import rgb_from_planes
 
 
@@ -23,10 +24,10 @@ class PyAVSource:
         or the frame size changes.
     """
 
-    def __init__(self, path: Path, *, size: NominalSize):
+    def __init__(self, path: Path, *, size: NominalSize, chunk_frames: int = CHUNK_FRAMES):
         self._path = path
         self._size = size
-        self.info = self._probe()
+        self.info = self._probe(chunk_frames)
 
     def frames(self) -> Iterator[Frame]:
         """The frames in display order; each can be read only until the next one is asked for."""
@@ -44,8 +45,8 @@ class PyAVSource:
                     yield Frame(
                         index,
                         size=self._size,
-                        native=lambda picture=picture: _rgb(to_rgb, picture),
-                        scaled=lambda picture=picture: _scaled(to_small, picture, target),
+                        native=partial(_rgb, to_rgb, picture),
+                        scaled=partial(_scaled, to_small, picture, target),
                     )
         except av.FFmpegError as error:
             raise ClipError(f"{self.info.name}: cannot be decoded ({error.strerror}); make it anew") from error
@@ -55,7 +56,7 @@ class PyAVSource:
         if picture.is_corrupt:
             raise ClipError(f"{self.info.name}: frame {index} is damaged; make the file anew")
 
-    def _probe(self) -> ClipInfo:
+    def _probe(self, chunk_frames: int) -> ClipInfo:
         try:
             with av.open(str(self._path)) as container:
                 if not container.streams.video:
@@ -70,6 +71,7 @@ class PyAVSource:
                     height=stream.height,
                     width=stream.width,
                     backend="av",
+                    chunk_frames=chunk_frames,
                 )
         except av.FFmpegError as error:
             raise ClipError(f"{self._path.name}: not a readable video ({error.strerror}); make it anew") from error
@@ -87,7 +89,7 @@ def _scaled(reformatter: VideoReformatter, picture: av.VideoFrame, target: tuple
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def _rgb(reformatter: VideoReformatter, picture: av.VideoFrame) -> np.ndarray:

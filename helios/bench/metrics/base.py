@@ -52,9 +52,10 @@ class Metric(Protocol):
         version: changes whenever values could change (code, weights, judge): part of the resume key.
     """
 
-    name: str
-    tier: Tier
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def tier(self) -> Tier: ...
     @property
     def version(self) -> str: ...
 

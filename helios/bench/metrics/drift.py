@@ -5,7 +5,7 @@ also cut into ten equal parts. Everything is a running mean per window, so memor
 K statistics.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -49,9 +49,9 @@ class _Mean:
     """Running means of one window."""
 
     window: Window
-    statistics_K: np.ndarray | float = 0.0
-    histogram: np.ndarray | float = 0.0
-    grid: np.ndarray | float = 0.0
+    statistics_K: np.ndarray = field(default_factory=lambda: np.zeros(len(NAMES)))
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    grid: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def add(self, statistics_K: np.ndarray, histogram: np.ndarray, grid: np.ndarray) -> None:
         share = 1.0 / len(self.window)

@@ -75,7 +75,7 @@ class _Flow:
         self._threads = threads
         self._waiting: deque[Future[np.ndarray]] = deque()
         self._previous: np.ndarray | None = None
-        self._sum: np.ndarray | float = 0.0
+        self._sum = np.zeros(1, np.float32)
         self._pairs = 0
         self._length = 0.0
         self._moving = 0.0

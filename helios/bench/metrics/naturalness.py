@@ -48,7 +48,8 @@ class Naturalness:
         Judge(self.judge).check()
 
     def begin(self, clip: Clip) -> "_Pictures":
-        self.check()
+        if self.judge is None:
+            raise Unavailable("needs a judge: name an OpenAI-compatible endpoint")
         require_frames(clip, 1, self.name)
         windows = {"": Window(0, clip.info.num_frames)}
         if self.with_drift:

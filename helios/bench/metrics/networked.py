@@ -1,17 +1,18 @@
 """Loading the networks of the official metrics: once per process, on one device, version from the weights' hashes."""
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from helios.bench.networks import weights
 from helios.bench.networks.amt.model import AMT
 from helios.bench.networks.clip import AestheticHead, ImageTower, TowerConfig, tower_state
 from helios.bench.networks.tokens import Tokenizer
 from helios.bench.networks.viclip import ViCLIP, ViCLIPConfig
-from helios.bench.networks.weights import WeightFile, WeightStore
+from helios.bench.networks.weights import Network, WeightFile, WeightStore
 from helios.device import resolve_device
 
 
@@ -55,7 +56,7 @@ def smoothness_network(network: Path, device_name: str) -> AMT:
     return _loaded(AMT, state, network.name).to(resolve_device(device_name))
 
 
-def _loaded(make, state: dict, name: str) -> nn.Module:
+def _loaded(make: Callable[[], Network], state: Mapping[str, Tensor], name: str) -> Network:
     with torch.device("meta"):
         network = make()
     return weights.load_strictly(network, state, name)

@@ -85,5 +85,5 @@ def _saturation(rgb_HW3: np.ndarray) -> float:
 def _colourfulness(rgb_HW3: np.ndarray) -> float:
     red, green, blue = (rgb_HW3[..., channel].astype(np.float32) / 255 for channel in range(3))
     opponents = red - green, (red + green) / 2 - blue
-    spread = np.hypot(*(float(o.std()) for o in opponents))
-    return float(spread + 0.3 * np.hypot(*(float(o.mean()) for o in opponents)))
+    spread, offset = (float(np.linalg.norm(values)) for values in zip(*((o.std(), o.mean()) for o in opponents)))
+    return spread + 0.3 * offset

@@ -1,7 +1,7 @@
 """Which metrics a run asks for, and which of them can run here."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from helios.bench.judge import JudgeConfig
 from helios.bench.metrics.base import Metric, Unavailable
@@ -27,7 +27,7 @@ def official_metrics(
     from helios.bench.metrics.naturalness import Naturalness
     from helios.bench.metrics.semantic import Semantic
 
-    common = {"weights": weights or NoWeights(), "device": device, "with_drift": with_drift}
+    common: dict[str, Any] = {"weights": weights or NoWeights(), "device": device, "with_drift": with_drift}
     return (
         Aesthetic(**common),
         MotionAmplitude(zero_when_too_short=zero_when_too_short, threads=threads),

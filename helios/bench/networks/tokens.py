@@ -44,12 +44,12 @@ class Tokenizer:
             raise InputError(
                 f"{path}: not a gzipped byte-pair vocabulary; fetch bpe_simple_vocab_16e6.txt.gz"
             ) from error
-        merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
+        merges = [line.split() for line in lines[1 : _MERGES + 1]]
         if len(merges) != _MERGES or any(len(pair) != 2 for pair in merges):
             raise InputError(
                 f"{path}: holds {len(merges)} merges, {_MERGES} needed; fetch bpe_simple_vocab_16e6.txt.gz"
             )
-        return cls(merges)
+        return cls([(first, second) for first, second in merges])
 
     def encode(self, text: str, context: int) -> list[int]:
         """Exactly ``context`` ids, zero padded; a longer text is cut and its last id forced to end-of-text."""

@@ -51,7 +51,7 @@ class VideoTower(nn.Module):
     def tokens(self, pixels_BCFHW: Tensor) -> Tensor:
         """[B, 1 + F * patches, D]: class token, then patches in frame-major order, with both position tables added."""
         patches_BFLD = self.conv1(pixels_BCFHW).flatten(3).permute(0, 2, 3, 1)
-        time_1FD = self.temporal_positional_embedding
+        time_1FD: Tensor = self.temporal_positional_embedding
         if patches_BFLD.shape[1] == 1:
             time_1FD = time_1FD.mean(1, keepdim=True)
         patches_BFLD = patches_BFLD + self.positional_embedding[1:] + time_1FD.unsqueeze(2)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from helios.bench.metrics.base import Unavailable
 from helios.errors import InputError
 
 log = logging.getLogger(__name__)
+Network = TypeVar("Network", bound=nn.Module)
 BUNDLE = "BestWishYsh/HeliosBench-Weights"
 
 
@@ -196,7 +197,7 @@ def _published_archive(path: Path) -> Mapping:
     return torch.jit.load(str(path), map_location="cpu").state_dict()
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor], name: str) -> nn.Module:
+def load_strictly(network: Network, state: Mapping[str, Tensor], name: str) -> Network:
     """Fill a network built on the meta device; every key and shape must agree.
 
     Returns: the network in float32, evaluation mode, without gradients.

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def drift(clip):
 )
 def test_a_stronger_fault_moves_its_statistic_further(fault, statistic):
     found = [drift(clips.ramp(BASE, fault, strength))[statistic] for strength in (0.0, 0.3, 0.6, 1.0)]
-    assert all(low < high for low, high in zip(found, found[1:]))
+    assert all(low < high for low, high in pairwise(found))
     assert found[-1] > 2 * found[0]
 
 

@@ -50,7 +50,7 @@ def test_lookup_order_offsets_and_zero_outside():
     torch.manual_seed(0)
     query, target = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     correlation = Correlation(query, target)
-    found = correlation.lookup(pixel_grid(8, 8, query))
+    found = correlation.lookup(pixel_grid(query))
     assert found.shape == (1, 4 * 49, 8, 8)
     volume = correlation.pyramid[0].reshape(8, 8, 8, 8)
     for i, j, y, x in ((0, 0, 4, 5), (3, 3, 2, 2), (6, 1, 1, 4), (2, 5, 7, 7)):

@@ -89,7 +89,7 @@ class AMT(nn.Module):
     def _updated(self, block: UpdateBlock, correlations, flow0: Tensor, flow1: Tensor, feature: Tensor, time: float):
         """Flows from the halfway frame become flows between the pictures: times 1/(1-t) forward and 1/t backward."""
         small0, small1 = (resize(flow, 1 / block.shrink) / block.shrink for flow in (flow0, flow1))
-        grid = pixel_grid(*small0.shape[-2:], small0)
+        grid = pixel_grid(small0)
         forward = correlations[0].lookup(grid + small1 / (1 - time))
         backward = correlations[1].lookup(grid + small0 / time)
         delta_feature, delta_flow = block(feature, torch.cat([small0, small1], 1), torch.cat([forward, backward], 1))

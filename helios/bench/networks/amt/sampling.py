@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """[1, 2, H, W] coordinates in pixels, x before y."""
+def pixel_grid(like: Tensor) -> Tensor:
+    """[1, 2, H, W] coordinates in pixels, x before y, of a map [..., H, W]."""
+    height, width = like.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=like.device, dtype=like.dtype),
         torch.arange(width, device=like.device, dtype=like.dtype),
@@ -28,7 +29,7 @@ def sample(picture_BCHW: Tensor, where_B2HW: Tensor, *, border: str) -> Tensor:
 
 def warp(picture_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
     """Backward warp: the value at x is the picture's value at x + flow(x), borders replicated."""
-    return sample(picture_BCHW, pixel_grid(*flow_B2HW.shape[-2:], flow_B2HW) + flow_B2HW, border="border")
+    return sample(picture_BCHW, pixel_grid(flow_B2HW) + flow_B2HW, border="border")
 
 
 def resize(picture_BCHW: Tensor, factor: float) -> Tensor:
