@@ -1,7 +1,7 @@
 """``Helios``: a loaded checkpoint that generates, streams and resumes video."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from helios.checkpoints import CheckpointInfo, inspect, load_prompt_encoder, loa
 from helios.conditioning.picture import Motion
 from helios.conditioning.timeline import Timeline, change_of, read_timeline, timeline_of
 from helios.device import default_dtype, resolve_device
+from helios.engine.acceleration import Acceleration
+from helios.engine.pace import InTurn, Pace
 from helios.engine.request import Request, guidance_for
 from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
 from helios.engine.start import Start, read_start
@@ -178,6 +180,7 @@ class Helios:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
+        vae_device: str | torch.device | None = None,
         prompts: Sequence[str] = (),
         revision: str | None = None,
         offline: bool | None = None,
@@ -190,6 +193,8 @@ class Helios:
             device: ``auto`` takes the accelerator if there is one.
             dtype: of transformer and text encoder; ``auto`` is bfloat16 on accelerators and float32 on the CPU.
             vae_dtype: of the VAE; float32 is the published setting.
+            vae_device: another device for the VAE; with :class:`helios.engine.pace.DecodeAhead` it decodes a chunk
+                while the next one is denoised.
             prompts: encoded before the other weights load, and the text encoder freed again; its 11 GB in the released
                 models and the transformer are then never in memory together. Other prompts load it anew.
             revision: commit, tag or branch on the hub.
@@ -197,7 +202,8 @@ class Helios:
         Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself.
         """
         info = inspect(resolve(source, revision=revision, offline=offline))
-        return cls.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype, prompts=prompts)
+        where = {"device": device, "vae_device": vae_device}
+        return cls.from_info(info, **where, dtype=dtype, vae_dtype=vae_dtype, prompts=prompts)
 
     @classmethod
     def from_info(
@@ -207,10 +213,12 @@ class Helios:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
+        vae_device: str | torch.device | None = None,
         prompts: Sequence[str] = (),
     ) -> "Helios":
         """Load a checkpoint that has been inspected; arguments as for :meth:`from_pretrained`."""
         device = resolve_device(device)
+        vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
         encoder = load_prompt_encoder(info, device=device, dtype=dtype)
         if prompts:
@@ -219,10 +227,25 @@ class Helios:
         return cls(
             info,
             transformer=load_transformer(info, device=device, dtype=dtype),
-            vae=load_vae(info, device=device, dtype=vae_dtype),
+            vae=load_vae(info, device=vae_device, dtype=vae_dtype),
             encoder=encoder,
             device=device,
         )
+
+    def accelerate(self, *accelerations: Acceleration) -> "Helios":
+        """Apply exact accelerations, in order; see :mod:`helios.engine.acceleration`. Returns this object."""
+        for acceleration in accelerations:
+            acceleration.apply(self.transformer)
+        return self
+
+    def warm_up(self, prepared: Prepared) -> None:
+        """Run every level of a prepared run and the decoder once, so that compilers and libraries have chosen their
+        code, and allocators their memory, before the first chunk. Changes nothing else.
+        """
+        request = replace(prepared.request, num_frames=1, steps=(1,) * len(prepared.request.steps))
+        request = replace(request, amplify_first_chunk=False)
+        for _ in self.open(replace(prepared, request=request, plan=plan_for(self.info, request))):
+            pass
 
     def prepare(self, prompts: str | Sequence[str] | None = None, **settings) -> Prepared:
         """Check a run without starting it; the arguments are those of :meth:`generate`."""
@@ -273,11 +296,12 @@ class Helios:
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
         layout: PassLayout = OneBatch(),
+        pace: Pace = InTurn(),
         **settings,
     ) -> Session:
         """A stream whose prompt can be changed and whose state can be saved. Arguments as for :meth:`generate`."""
         prepared = self.prepare(prompts, **settings)
-        return self.open(prepared, progress=progress, pixels=pixels, decoding=decoding, layout=layout)
+        return self.open(prepared, progress=progress, pixels=pixels, decoding=decoding, layout=layout, pace=pace)
 
     @torch.no_grad()
     def open(
@@ -288,6 +312,7 @@ class Helios:
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
         layout: PassLayout = OneBatch(),
+        pace: Pace = InTurn(),
     ) -> Session:
         """Start a prepared run.
 
@@ -295,14 +320,15 @@ class Helios:
             pixels: what leaves the device, uint8 or floats.
             decoding: whole chunks, or frames as early as they are decoded.
             layout: under guidance, both passes as one batch or one after the other.
+            pace: decode each chunk before the next is begun, or beside it on an accelerator.
         """
         request, noise = prepared.request, prepared.request.noise_source()
         motion = Motion(amount=request.motion)
         batch = len(request.seeds)
         rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
         state = SessionState(rollout=rollout, frames_done=0, request=request, identity=self.info.identity)
-        how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout}
-        return self._session(prepared.plan, state, noise, **how)
+        how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout, "pace": pace}
+        return self._session(prepared.plan, state.to(self.device), noise, **how)
 
     def resume(
         self,

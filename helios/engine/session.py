@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from helios.device import device_memory
+from helios.engine.pace import InTurn, Pace, Piece
 from helios.engine.request import Request
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
 from helios.engine.video import Chunk, ChunkTimings
-from helios.engine.watch import ChunkWatch, ProgressCallback, Stopwatch
+from helios.engine.watch import ChunkWatch, ProgressCallback
 from helios.errors import Cancelled, InputError
 from helios.models.vae import HeliosVAE
 from helios.noise import NoiseSource
@@ -25,7 +26,7 @@ from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import OneBatch, PassLayout, RolloutState, rollout
 
 if TYPE_CHECKING:
-    from helios.models.transformer import HeliosTransformer3DModel
+    from helios.models.transformer.model import HeliosTransformer3DModel
 
 
 class PixelFormat(Protocol):
@@ -58,12 +59,18 @@ class Decoding(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WholeChunks:
-    """All frames of a chunk at once: the fastest."""
+    """All frames of a chunk at once: the fastest.
+
+    Args:
+        latents_per_part: decode this many latent frames at a time, with the same result and less memory; None is all.
+    """
+
+    latents_per_part: int | None = None
 
     def pieces(self, vae: HeliosVAE, latents_BCTHW: Tensor) -> Iterator[Tensor]:
-        yield vae.decode(latents_BCTHW)
+        yield vae.decode(latents_BCTHW, latents_per_part=self.latents_per_part)
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,12 @@ class Session:
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
         layout: PassLayout = OneBatch(),
+        pace: Pace = InTurn(),
     ) -> None:
         self.plan, self.request = plan, request
         self._parts, self._text, self._state, self._noise = parts, text, state, noise
-        self._progress, self._pixels, self._decoding, self._layout = progress, pixels, decoding, layout
+        self._progress, self._pixels, self._decoding = progress, pixels, decoding
+        self._layout, self._pace = layout, pace
         self._stop = threading.Event()
         self._first_chunk = state.rollout.chunk
         # A chunk that was handed out in part is made again as it was: a new prompt waits for the one after it.
@@ -163,14 +172,17 @@ class Session:
         return self.state().save(path)
 
     def _run(self) -> Iterator[Chunk]:
+        coming = None
         while self._state.frames_done < self.request.num_frames and not self.cancelled:
-            try:
-                yield from self._next_chunk()
-            except Cancelled:
+            made = coming or self._make(self._state.rollout)
+            if made is None:
                 return
+            ahead = self._pace.looks_ahead and made.after.chunk < self.num_chunks
+            coming = self._make(made.after) if ahead else None
+            yield from self._hand_out(made)
 
-    def _next_chunk(self) -> Iterator[Chunk]:
-        before = self._state.rollout
+    def _make(self, before: RolloutState) -> "_Made | None":
+        """Denoise one chunk and begin its delivery; None when it was cancelled."""
         watch = ChunkWatch(
             self.plan,
             self._parts.device,
@@ -179,18 +191,13 @@ class Session:
             chunks=self.num_chunks,
             first_chunk=self._first_chunk,
         )
-        latents_BCTHW, after = self._denoise(before, watch)
-        pieces = self._decoding.pieces(self._parts.vae, latents_BCTHW)
-        first_frame = before.chunk * self.plan.geometry.chunk_frames
-        while (frames_BFHWC := self._next_frames(pieces, watch.stopwatch)) is not None:
-            watch.finite.check(before.chunk)
-            piece = self._cut(frames_BFHWC, first_frame)
-            first_frame += frames_BFHWC.shape[1]
-            if piece is None:
-                continue
-            begin, kept_BFHWC = piece
-            self._advance(before, after, begin + kept_BFHWC.shape[1])
-            yield self._chunk(before.chunk, begin, kept_BFHWC, watch)
+        try:
+            latents_BCTHW, after = self._denoise(before, watch)
+        except Cancelled:
+            return None
+        watch.finite.send()
+        pieces = self._pace.deliver(self._decode, latents_BCTHW, self._parts.vae.device)
+        return _Made(before=before, after=after, watch=watch, pieces=pieces)
 
     @torch.no_grad()
     def _denoise(self, before: RolloutState, watch: ChunkWatch) -> tuple[Tensor, RolloutState]:
@@ -206,15 +213,23 @@ class Session:
         )
         return next(steps)
 
-    @torch.no_grad()
-    def _next_frames(self, pieces: Iterator[Tensor], stopwatch: Stopwatch) -> Tensor | None:
-        pixels_BCFHW = next(pieces, None)
-        if pixels_BCFHW is None:
-            return None
-        stopwatch.mark()
-        frames_BFHWC = self._pixels.convert(self._parts.vae, pixels_BCFHW).cpu()
-        stopwatch.mark()
-        return frames_BFHWC
+    def _decode(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+        vae = self._parts.vae
+        for pixels_BCFHW in self._decoding.pieces(vae, latents_BCTHW):
+            yield self._pixels.convert(vae, pixels_BCFHW)
+
+    def _hand_out(self, made: "_Made") -> Iterator[Chunk]:
+        first_frame = made.before.chunk * self.plan.geometry.chunk_frames
+        for piece in made.pieces:
+            frames_BFHWC = piece.copy.wait()
+            made.watch.finite.check(made.before.chunk)
+            kept = self._cut(frames_BFHWC, first_frame)
+            first_frame += frames_BFHWC.shape[1]
+            if kept is None:
+                continue
+            begin, kept_BFHWC = kept
+            self._advance(made.before, made.after, begin + kept_BFHWC.shape[1])
+            yield self._chunk(made, piece, begin, kept_BFHWC)
 
     def _cut(self, frames_BFHWC: Tensor, first_frame: int) -> tuple[int, Tensor] | None:
         """The part of a piece that is new and was asked for: its first frame number and its frames."""
@@ -230,15 +245,15 @@ class Session:
         whole = frames_done == after.chunk * self.plan.geometry.chunk_frames
         self._state = replace(self._state, rollout=after if whole else before, frames_done=frames_done)
 
-    def _chunk(self, index: int, first_frame: int, frames_BFHWC: Tensor, watch: ChunkWatch) -> Chunk:
-        laps = watch.stopwatch.laps()
-        levels = self.plan.geometry.levels
+    def _chunk(self, made: "_Made", piece: Piece, first_frame: int, frames_BFHWC: Tensor) -> Chunk:
+        index, (condition, *levels) = made.before.chunk, made.watch.stopwatch.laps()
+        decode, copy = piece.stopwatch.laps()
         timings = ChunkTimings(
-            condition=laps[0],
-            levels=tuple(laps[1 : 1 + levels]),
-            decode=laps[-2],
-            copy=laps[-1],
-            total=watch.stopwatch.total(),
+            condition=condition,
+            levels=tuple(levels),
+            decode=decode,
+            copy=copy,
+            total=made.watch.stopwatch.total(),
         )
         return Chunk(
             index=index,
@@ -248,3 +263,13 @@ class Session:
             memory=device_memory(self._parts.device),
             prompts=tuple(timeline.at(index).after for timeline in self._text.timelines),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A chunk that has been denoised and is being delivered; the states before and after it."""
+
+    before: RolloutState
+    after: RolloutState
+    watch: ChunkWatch
+    pieces: Iterator[Piece]

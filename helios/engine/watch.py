@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from helios.device import synchronize
+from helios.device import HostCopy
 from helios.errors import Cancelled, GenerationError
 from helios.sampling.denoise import StepEvent
 from helios.sampling.plan import SamplingPlan
@@ -33,7 +33,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class FiniteLog:
-    """Remembers on the device whether the latents of each step were finite; read once, when the chunk is done."""
+    """Notes on the device whether the latents of each step were finite; read once, when the chunk is done."""
 
     def __init__(self, plan: SamplingPlan, device: torch.device) -> None:
         longest = max(len(plan.schedule(level, amplified=True).timesteps) for level in range(plan.geometry.levels))
@@ -42,9 +42,13 @@ class FiniteLog:
     def record(self, event: StepEvent) -> None:
         self._finite[event.level, event.step] = torch.isfinite(event.latents_BCTHW).all()
 
+    def send(self) -> None:
+        """The chunk is done: let what was noted go to the host."""
+        self._sent = HostCopy(self._finite)
+
     def check(self, chunk: int) -> None:
         """Raises: GenerationError that names chunk, level and step of the first latents that were not finite."""
-        broken = (~self._finite).nonzero().tolist()
+        broken = (~self._sent.wait()).nonzero().tolist()
         if broken:
             level, step = broken[0]
             raise GenerationError(
@@ -71,11 +75,11 @@ class Stopwatch:
         self._marks.append(event)
 
     def laps(self) -> list[float]:
-        """Seconds between successive marks; waits for the device."""
-        synchronize(self._device)
+        """Seconds between successive marks; waits for the last of them."""
         pairs = zip(self._marks, self._marks[1:])
         if self._device.type == "cpu":
             return [after - before for before, after in pairs]
+        self._marks[-1].synchronize()
         return [before.elapsed_time(after) / 1000.0 for before, after in pairs]
 
     def total(self) -> float:

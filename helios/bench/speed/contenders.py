@@ -163,7 +163,8 @@ class _positive_definite:
                 return self._original(matrix, **options)
             gamma = -float(matrix[0, 1])
             gamma = 1 / 3 if abs(gamma - 1 / 3) < 1e-6 else gamma
-            return torch.tensor(cholesky_rows(gamma), dtype=matrix.dtype, device=matrix.device)
+            rows = [[*row, *(0.0 for _ in range(4 - len(row)))] for row in cholesky_rows(gamma)]
+            return torch.tensor(rows, dtype=matrix.dtype, device=matrix.device)
 
         torch.linalg.cholesky = factor
 

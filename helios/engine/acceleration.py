@@ -1,0 +1,51 @@
+"""Ways to make a loaded transformer faster that keep its mathematics. Each is a choice; none is made by default.
+
+They change the order of floating-point operations at most. What no GPU has run is said so here and by
+``helios doctor``.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from helios.models.transformer.model import HeliosTransformer3DModel
+
+
+class Acceleration(Protocol):
+    """Changes how a transformer computes, not what."""
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None: ...
+
+
+@dataclass(frozen=True)
+class FusedProjections:
+    """Queries, keys and values of self attention as one matrix product. Weights keep their names and their size; those
+    that were mapped from a file become memory of this process.
+    """
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        transformer.fuse_projections()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledBlocks:
+    """``torch.compile`` of the repeated block, once per level shape and not once per block.
+
+    Compiling takes from half a minute (CPU) to some minutes; :meth:`Helios.warm_up` does it before the first chunk.
+    No GPU has run it with Helios yet.
+
+    Args:
+        mode: of ``torch.compile``, for example ``max-autotune-no-cudagraphs``.
+        backend: of ``torch.compile``.
+    """
+
+    mode: str | None = None
+    backend: str = "inductor"
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        # One graph per level, twice (the last block drops its history rows), and again for other sizes and batches.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        for block in transformer.blocks:
+            block.compile(fullgraph=True, dynamic=False, mode=self.mode, backend=self.backend)

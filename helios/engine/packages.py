@@ -1,0 +1,151 @@
+"""Transformer blocks compiled ahead of time (AOTInductor): built once, loaded in milliseconds without a compiler.
+
+One package per level shape serves all blocks but the last: a package holds code and no weights. LoRA and weights
+changed in place keep working. Proven on the CPU; no GPU has run it with Helios yet.
+
+B batch, L video tokens, S text tokens, D width, R runs, N heads, K head width, P rotated pairs.
+"""
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from helios.errors import InputError
+from helios.models.transformer.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from helios.models.transformer.model import HeliosTransformer3DModel
+
+_MANIFEST = "packages.json"
+
+
+@torch.no_grad()
+def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[], None], folder: str | Path) -> Path:
+    """Compile a block for every shape that a run gives it.
+
+    Args:
+        transformer: on the device and in the precision that it will run in, otherwise untouched.
+        warm_up: runs every level once, as :meth:`Helios.warm_up` does.
+        folder: made if it is not there; needs a few megabytes per level and a C++ compiler.
+    Returns: the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    block, shapes = transformer.blocks[0], {}
+    spy = block.register_forward_pre_hook(lambda _, inputs: shapes.setdefault(_file(inputs[4], inputs[0]), inputs))
+    try:
+        warm_up()
+    finally:
+        spy.remove()
+    for file, inputs in shapes.items():
+        _compile(block, inputs, folder / file)
+    (folder / _MANIFEST).write_text(json.dumps(_manifest(transformer), indent=2) + "\n")
+    return folder
+
+
+def _compile(block: nn.Module, inputs: tuple, package: Path) -> None:
+    y_BLD, text, modulation_BR6D, table_BLP2, layout, _ = inputs
+    fused, block.attn1._fused = block.attn1._fused, None  # a package takes its weights by their names
+    try:
+        program = torch.export.export(_OnTensors(block, layout), (y_BLD, *text, modulation_BR6D, table_BLP2))
+    finally:
+        block.attn1._fused = fused
+    options = {"aot_inductor.package_constants_in_so": False}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
+
+
+class _OnTensors(nn.Module):
+    """A block as a function of tensors alone, for one layout of tokens."""
+
+    def __init__(self, block: nn.Module, layout: TokenLayout) -> None:
+        super().__init__()
+        self.block, self.layout = block, layout
+
+    def forward(
+        self, y_BLD: Tensor, keys_BSNK: Tensor, values_BSNK: Tensor, modulation_BR6D: Tensor, table_BLP2: Tensor
+    ) -> Tensor:
+        return self.block(y_BLD, (keys_BSNK, values_BSNK), modulation_BR6D, table_BLP2, self.layout)
+
+
+def _file(layout: TokenLayout, y_BLD: Tensor) -> str:
+    return f"batch{y_BLD.shape[0]}-history{layout.history}-noisy{'-'.join(map(str, layout.noisy))}.pt2"
+
+
+def _manifest(transformer: "HeliosTransformer3DModel") -> dict[str, Any]:
+    """What must be the same where a package is loaded."""
+    device = transformer.device
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    return {
+        "torch": torch.__version__,
+        "device": platform.processor() or platform.machine() if module is None else module.get_device_name(device),
+        "capability": torch.backends.cpu.get_cpu_capability() if module is None else None,
+        "dtype": str(transformer.dtype),
+        "config": {key: value for key, value in transformer.config.items() if not key.startswith("_")},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedBlocks:
+    """Run the blocks from packages; shapes that have none, the last block and gradients run as before.
+
+    Args:
+        folder: made by :func:`build_packages`, on the same kind of machine with the same PyTorch.
+    Raises: InputError, on applying, when it was made for another model, precision, machine or PyTorch.
+    """
+
+    folder: str | Path
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        folder = Path(self.folder)
+        _check(folder, _manifest(transformer))
+        for block in transformer.blocks[:-1]:
+            runners = {file.name: _load(block, file) for file in sorted(folder.glob("*.pt2"))}
+            block.forward = _Packaged(block.forward, runners)
+
+
+def _check(folder: Path, here: dict[str, Any]) -> None:
+    try:
+        built = json.loads((folder / _MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(folder)!r} holds no packages: make them with helios compile") from error
+    for key, value in json.loads(json.dumps(here)).items():
+        if built.get(key) != value:
+            raise InputError(
+                f"the packages in {str(folder)!r} were made for another {key} ({built.get(key)}, here {value}): "
+                "make them anew with helios compile"
+            )
+
+
+def _load(block: nn.Module, file: Path) -> Callable[..., Tensor]:
+    runner = torch._inductor.aoti_load_package(str(file))
+    weights = {f"block.{name}": value.data for name, value in block.named_parameters()}
+    needed = {name: weights[name] for name in runner.get_constant_fqns()}
+    runner.load_constants(needed, check_full_update=True, user_managed=True)
+    return runner
+
+
+class _Packaged:
+    """The forward of one block."""
+
+    def __init__(self, plain: Callable[..., Tensor], runners: dict[str, Callable[..., Tensor]]) -> None:
+        self._plain, self._runners = plain, runners
+
+    def __call__(
+        self,
+        y_BLD: Tensor,
+        text: Any,
+        modulation_BR6D: Tensor,
+        table_BLP2: Tensor,
+        layout: TokenLayout,
+        noisy_only: bool = False,
+    ) -> Tensor:
+        runner = self._runners.get(_file(layout, y_BLD))
+        if runner is None or noisy_only or isinstance(text, Tensor) or torch.is_grad_enabled():
+            return self._plain(y_BLD, text, modulation_BR6D, table_BLP2, layout, noisy_only)
+        return runner(y_BLD, *text, modulation_BR6D, table_BLP2)
