@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from helios.bench.frames.sizes import NominalSize
+from helios.bench.judge import JudgeConfig
 from helios.bench.metrics.motion import MotionAmplitude
 from helios.bench.prompts import Prompt, PromptSet
 from helios.bench.quality import QualityConfig, run
@@ -13,6 +14,7 @@ from helios.bench.results import OFFICIAL_FILES
 from helios.bench.videos import Reading, from_files, from_folder, from_model
 from helios.errors import InputError
 from tests.bench.clips import moving, write_mp4
+from tests.bench.test_judge import FakeJudge
 
 PROMPTS = PromptSet(name="test set", prompts={i: Prompt(id=i, text=f"prompt {i}", duration=120) for i in (2, 7, 30)})
 
@@ -323,3 +325,18 @@ def test_the_report_escapes_names(videos, tmp_path):
     run(from_folder(videos, PROMPTS), config(tmp_path / "a", metrics=("temporal",)))
     page = write_report({"<b>bold</b>": tmp_path / "a"}, tmp_path / "r.html").read_text()
     assert "<b>bold</b>" not in page and "&lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_a_judge_that_babbles_drops_that_video_and_says_so(videos, tmp_path):
+    server = FakeJudge()
+    server.replies = ["4", "I cannot rate this", "2"]
+    judge = JudgeConfig(base_url=server.url, model="local", backoff_s=0)
+    settings = {"tier": "official", "mode": "short", "metrics": ("naturalness",), "judge": judge}
+    outcome = run(from_folder(videos, PROMPTS), config(tmp_path, **settings))
+    server.server.shutdown()
+    content = json.loads((tmp_path / "naturalness_results.json").read_text())
+    assert content["average_score"] == 0.5 and content["num_videos"] == 2 and content["num_failed"] == 1
+    assert "I cannot rate this" in content["failed"]["7_120_ori30.mp4"] and outcome.exit_code == 1
+    assert (content["model_name"], content["num_frames_per_video"]) == ("local", 16)
+    assert [row["raw_score"] for row in content["per_video_results"]] == ["4", "2"]
+    assert outcome.merged["summary"]["total_weighted_rating"] is None
