@@ -94,7 +94,7 @@ def _scores(merged: dict[str, Any], score_type: ScoreType) -> dict[str, float | 
 
 def _columns(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names = {name for row in found.values() for name in row} - {TOTAL}
-    return [*sorted(names), TOTAL]
+    return [*sorted(names), TOTAL] if names else []
 
 
 def _offline_row(offline: dict[str, Any]) -> dict[str, float | None]:

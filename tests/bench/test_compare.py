@@ -29,6 +29,14 @@ def test_all_models_file(folders, tmp_path):
     assert json.loads((tmp_path / "all_models_merged.json").read_text()) == content
 
 
+def test_models_without_official_metrics_have_no_official_table(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "offline_results.json").write_text('{"averages": {"flicker": 0.01}, "ratings": {"flicker": 7}}')
+    merge_folder(tmp_path / "a")
+    comparison = compare_folders([tmp_path / "a"])
+    assert comparison.official() == {"a": {}} and comparison.offline() == {"a": {"flicker": 0.01}}
+
+
 def test_score_types(folders):
     comparison = compare_folders(folders)
     assert comparison.official("raw")["ours"]["semantic"] == 0.2817579507827759
