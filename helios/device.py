@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from helios.errors import InputError
 
 _WITHOUT_FLOAT64 = {"mps", "npu"}
+_WITHOUT_PINNED_MEMORY = {"mps"}
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -87,6 +89,29 @@ def synchronize(device: torch.device) -> None:
     """Wait for the queued work of a device; does nothing on the CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+class HostCopy:
+    """A tensor on its way to the host, behind what the current stream has queued so far.
+
+    Waiting for it waits for nothing that was queued later.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._event: torch.Event | None = None
+        if tensor.device.type == "cpu" or tensor.device.type in _WITHOUT_PINNED_MEMORY:
+            self._host = tensor.cpu()
+            return
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        self._event = torch.Event(device=tensor.device)
+        self._event.record()
+
+    def wait(self) -> Tensor:
+        """The tensor on the host."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
 
 
 def device_memory(device: torch.device) -> DeviceMemory:

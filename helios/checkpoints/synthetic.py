@@ -50,6 +50,11 @@ _PROMPT_TOKENS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyntheticInfo(CheckpointInfo):
+    """Describes a model without files; load it with the functions of this module."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Size:
     """Configurations of one size."""
 
@@ -90,7 +95,7 @@ def is_synthetic(name: str) -> bool:
     return _MARK in name and not Path(name).exists()
 
 
-def synthetic_info(name: str) -> CheckpointInfo:
+def synthetic_info(name: str) -> SyntheticInfo:
     """What :func:`helios.checkpoints.inspect` would say of a model that has no files.
 
     Args:
@@ -105,7 +110,7 @@ def synthetic_info(name: str) -> CheckpointInfo:
     return _info(name, _SIZES[size](), Variant(variant))
 
 
-def _info(name: str, size: _Size, variant: Variant) -> CheckpointInfo:
+def _info(name: str, size: _Size, variant: Variant) -> SyntheticInfo:
     scheduler = SchedulerConfig.from_dict(published_scheduler(variant))
     shapes = {
         TRANSFORMER: transformer_shapes(size.transformer),
@@ -113,7 +118,7 @@ def _info(name: str, size: _Size, variant: Variant) -> CheckpointInfo:
         TEXT_ENCODER: text_encoder_shapes(size.text_encoder),
     }
     published = preset_for(variant, levels=scheduler.levels, zero_star=variant is Variant.MID)
-    return CheckpointInfo(
+    return SyntheticInfo(
         path=Path(name),
         variant=variant,
         scheduler=scheduler,
@@ -154,7 +159,7 @@ def _empty_vae(config: dict[str, Any]) -> nn.Module:
         return AutoencoderKLWan.from_config(config)
 
 
-def make_transformer(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+def load_transformer(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
     """The transformer of a synthetic model; its float32 exceptions are float32. Normal numbers, not zeros, which
     accelerators multiply faster.
     """
@@ -166,11 +171,16 @@ def make_transformer(info: CheckpointInfo, device: torch.device | str, dtype: to
     return _fill(model, device, lambda name: torch.float32 if keeps_float32(name) else dtype)
 
 
-def make_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype = torch.float32):
+def load_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype = torch.float32):
     """The VAE of a synthetic model, as :class:`helios.models.vae.HeliosVAE`."""
     from helios.models.vae import HeliosVAE
 
     return HeliosVAE(_fill(_empty_vae(info.vae_config), device, lambda name: dtype))
+
+
+def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> "SyntheticPrompts":
+    """What stands for tokenizer and text encoder."""
+    return SyntheticPrompts(info.transformer_config["text_dim"], device, dtype)
 
 
 def _fill(model: nn.Module, device: torch.device | str, dtype_of: Callable[[str], torch.dtype]) -> nn.Module:

@@ -18,6 +18,7 @@ _EXTRAS = {
 }
 _UNPROVEN = (
     "every accelerator path: CUDA, ROCm, MPS and Ascend NPU run the same code as the CPU, but were never run",
+    "compiled blocks, ahead-of-time packages and decoding beside the next chunk: proven on the CPU, off by default",
     "the released 14B weights: the layout and the mathematics are tested, the weights were out of reach",
 )
 

@@ -10,6 +10,7 @@ import typer
 
 from helios import __version__
 from helios.cli.bench import bench
+from helios.cli.compile import compile_blocks
 from helios.cli.doctor import doctor
 from helios.cli.download import download
 from helios.cli.generate import EPILOG, generate
@@ -35,6 +36,7 @@ app.command()(info)
 app.command()(plan)
 app.command()(doctor)
 app.command()(download)
+app.command("compile")(compile_blocks)
 bench.command()(quality)
 bench.command()(compare)
 app.add_typer(bench, name="bench")

@@ -37,7 +37,8 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    block, shapes = transformer.blocks[0], {}
+    shapes: dict[str, tuple] = {}
+    block: Any = transformer.blocks[0]
     spy = block.register_forward_pre_hook(lambda _, inputs: shapes.setdefault(_file(inputs[4], inputs[0]), inputs))
     try:
         warm_up()
@@ -49,7 +50,7 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
     return folder
 
 
-def _compile(block: nn.Module, inputs: tuple, package: Path) -> None:
+def _compile(block: Any, inputs: tuple, package: Path) -> None:
     y_BLD, text, modulation_BR6D, table_BLP2, layout, _ = inputs
     fused, block.attn1._fused = block.attn1._fused, None  # a package takes its weights by their names
     try:

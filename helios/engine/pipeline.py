@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from helios import __version__
-from helios.checkpoints import CheckpointInfo, inspect, load_prompt_encoder, load_transformer, load_vae, resolve
+from helios.checkpoints import CheckpointInfo, inspect, load, resolve, synthetic
 from helios.conditioning.picture import Motion
 from helios.conditioning.timeline import Timeline, change_of, read_timeline, timeline_of
 from helios.device import default_dtype, resolve_device
@@ -104,7 +104,7 @@ def check(
         encoder: counts the tokens of the prompts; the checkpoint's own if left out (its tokenizer is read).
     Raises: InputError, one sentence, for anything that cannot work.
     """
-    _check_prompts(request, encoder or load_prompt_encoder(info, device="cpu", dtype=torch.float32))
+    _check_prompts(request, encoder or _loaders(info).load_prompt_encoder(info, device="cpu", dtype=torch.float32))
     plan = plan_for(info, request)
     start = read_start(
         image=image,
@@ -117,6 +117,11 @@ def check(
         fit=fit,
     )
     return Prepared(request=request, plan=plan, start=start)
+
+
+def _loaders(info: CheckpointInfo):
+    """The module that loads the parts of a checkpoint: from its files, or made up where it has none."""
+    return synthetic if isinstance(info, synthetic.SyntheticInfo) else load
 
 
 def _check_prompts(request: Request, encoder: PromptEncoder) -> None:
@@ -202,8 +207,9 @@ class Helios:
         Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself.
         """
         info = inspect(resolve(source, revision=revision, offline=offline))
-        where = {"device": device, "vae_device": vae_device}
-        return cls.from_info(info, **where, dtype=dtype, vae_dtype=vae_dtype, prompts=prompts)
+        return cls.from_info(
+            info, device=device, dtype=dtype, vae_dtype=vae_dtype, vae_device=vae_device, prompts=prompts
+        )
 
     @classmethod
     def from_info(
@@ -220,14 +226,15 @@ class Helios:
         device = resolve_device(device)
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
-        encoder = load_prompt_encoder(info, device=device, dtype=dtype)
+        source = _loaders(info)
+        encoder = source.load_prompt_encoder(info, device=device, dtype=dtype)
         if prompts:
             encoder.encode(prompts)
             encoder.release()
         return cls(
             info,
-            transformer=load_transformer(info, device=device, dtype=dtype),
-            vae=load_vae(info, device=vae_device, dtype=vae_dtype),
+            transformer=source.load_transformer(info, device=device, dtype=dtype),
+            vae=source.load_vae(info, device=vae_device, dtype=vae_dtype),
             encoder=encoder,
             device=device,
         )

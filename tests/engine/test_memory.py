@@ -63,7 +63,7 @@ def test_planned_peak_is_the_measured_one(helios_of, variant):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_planned_steps_are_the_measured_ones(dtype):
     """The small shape, level by level: what one network evaluation makes."""
-    from helios.checkpoints.synthetic import make_transformer
+    from helios.checkpoints.synthetic import load_transformer as make_transformer
     from helios.conditioning.history import History
 
     info = synthetic_info("small-random")
