@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, parse_steps
+from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, find_model, parse_steps
 
 bench = typer.Typer(help="Measure: speed against the machine's limit and Diffusers; quality of long video.")
 
@@ -33,23 +33,34 @@ def speed(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="`float32` as published, or `bfloat16`.")] = "float32",
+    vae_device: Annotated[str | None, typer.Option("--vae-device", help="Another device for the VAE.")] = None,
+    fuse: Annotated[bool, typer.Option("--fuse", help="One product for queries, keys and values.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile of the repeated block.")] = False,
+    packages: Annotated[Path | None, typer.Option("--packages", help="Blocks from `helios compile`.")] = None,
+    ahead: Annotated[bool, typer.Option("--ahead", help="Decode beside the next chunk.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write NAME.json, NAME.md and NAME.png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure frames per second, first frame, chunk times and memory; text encoding and decoding are included.
 
-    Example: `helios bench speed -m random-distilled --steps 1,1,1 --threads 1 --against diffusers`
+    `--model 14b-random` (or `small-random`, `tiny-random`) measures a model without files: weights made on the device,
+    made-up text.
+
+    Example: `helios bench speed -m 14b-random --steps 1,1,1 --against diffusers`
     """
     import torch
 
     from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
-    from helios.checkpoints import inspect, resolve
+    from helios.engine.acceleration import CompiledBlocks, FusedProjections
+    from helios.engine.pace import DecodeAhead, InTurn
+    from helios.engine.packages import PackagedBlocks
     from helios.engine.pipeline import Helios, prepare
 
-    config = SpeedConfig(rounds=rounds, against=tuple(against or ()))
+    pace = DecodeAhead() if ahead else InTurn()
+    config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace)
     if threads is not None:
         torch.set_num_threads(threads)
-    info = inspect(resolve(model))
+    info = find_model(model)
     prepared = prepare(
         info,
         "a red circle moves right",
@@ -59,7 +70,11 @@ def speed(
         steps=parse_steps(steps),
         amplify_first_chunk=amplify,
     )
-    helios = Helios.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype)
+    helios = Helios.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype, vae_device=vae_device)
+    chosen = [(fuse, FusedProjections()), (compiled, CompiledBlocks())]
+    helios.accelerate(*(acceleration for wanted, acceleration in chosen if wanted))
+    if packages is not None:
+        helios.accelerate(PackagedBlocks(folder=packages))
     result = measure_speed(helios, prepared, config, progress=lambda text: typer.echo(text, err=True))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

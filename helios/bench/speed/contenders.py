@@ -1,4 +1,7 @@
-"""Who runs: Helios, and Diffusers' released pipeline on the same weights."""
+"""Who runs: Helios, and Diffusers' released pipeline on the same weights.
+
+B batch, S text tokens, E text width, F pixel frames, H W pixel height and width.
+"""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -8,10 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from helios.checkpoints import CheckpointInfo
+from helios.checkpoints.layout import published_scheduler
+from helios.checkpoints.load import weightless
+from helios.checkpoints.synthetic import SyntheticInfo
 from helios.device import synchronize
+from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios, Prepared
 from helios.engine.session import FloatPixels
-from helios.engine.video import Chunk
+from helios.engine.video import ChunkTimings
 from helios.errors import InputError
 
 
@@ -23,16 +31,22 @@ class Run:
         wall_s, cpu_s: elapsed time and processor time of the process.
         frames: handed out.
         first_frame_s: until the first frames were on the host.
+        text_s: the text encoder, or 0 where it cannot be told apart.
         chunk_s: seconds of each chunk after the first one handed out; empty where chunks are not handed out.
-        phases: seconds by phase, summed over the run.
+        chunks: what each chunk spent its time on; empty likewise.
+        allocated: bytes on the device (on the CPU: of the process) after each chunk.
+        last_frames_FHWC: of the last chunk, uint8.
     """
 
     wall_s: float
     cpu_s: float
     frames: int
     first_frame_s: float
+    text_s: float = 0.0
     chunk_s: tuple[float, ...] = ()
-    phases: dict[str, float] = field(default_factory=dict)
+    chunks: tuple[ChunkTimings, ...] = ()
+    allocated: tuple[int, ...] = ()
+    last_frames_FHWC: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def fps(self) -> float:
@@ -56,72 +70,64 @@ class HeliosContender:
 
     name = "helios"
 
-    def __init__(self, helios: Helios, prepared: Prepared) -> None:
-        self._helios, self._prepared = helios, prepared
+    def __init__(self, helios: Helios, prepared: Prepared, *, pace: Pace = InTurn()) -> None:
+        self._helios, self._prepared, self._pace = helios, prepared, pace
 
     def run(self) -> Run:
         self._helios.encoder.forget()  # Text encoding is part of a run, as it is in the other contenders.
         began, cpu = time.perf_counter(), time.process_time()
-        session = self._helios.open(self._prepared)
-        chunks, marks = [], []
-        for chunk in session:
-            marks.append(time.perf_counter())
-            chunks.append((chunk.timings, chunk.frames.shape[0]))
+        self._helios.encoder.encode(list(self._prepared.request.timelines[0].prompts))
         synchronize(self._helios.device)
-        wall = time.perf_counter() - began
+        text_s = time.perf_counter() - began
+        timings, marks, allocated, frames = [], [], [], 0
+        for chunk in self._helios.open(self._prepared, pace=self._pace):
+            marks.append(time.perf_counter())
+            timings.append(chunk.timings)
+            allocated.append(chunk.memory.allocated)
+            frames += len(chunk.frames)
+        synchronize(self._helios.device)
         return Run(
-            wall_s=wall,
+            wall_s=time.perf_counter() - began,
             cpu_s=time.process_time() - cpu,
-            frames=sum(frames for _, frames in chunks),
+            frames=frames,
             first_frame_s=marks[0] - began,
+            text_s=text_s,
             chunk_s=tuple(after - before for before, after in pairwise(marks)),
-            phases=_phases([timings for timings, _ in chunks], wall),
+            chunks=tuple(timings),
+            allocated=tuple(allocated),
+            last_frames_FHWC=chunk.frames,
         )
 
     def pixels(self) -> np.ndarray:
-        request = replace(self._prepared.request, noise="reference")
-        prepared = replace(self._prepared, request=request)
-        chunks: list[Chunk] = list(self._helios.open(prepared, pixels=FloatPixels()))
-        return np.concatenate([chunk.frames for chunk in chunks])
-
-
-def _phases(timings: list, wall: float) -> dict[str, float]:
-    phases = {"history": sum(t.condition for t in timings)}
-    for level in range(len(timings[0].levels)):
-        phases[f"denoise level {level}"] = sum(t.levels[level] for t in timings)
-    phases["decode"] = sum(t.decode for t in timings)
-    phases["to host"] = sum(t.copy for t in timings)
-    phases["text and rest"] = wall - sum(phases.values())
-    return phases
+        prepared = replace(self._prepared, request=replace(self._prepared.request, noise="reference"))
+        session = self._helios.open(prepared, pixels=FloatPixels(), pace=self._pace)
+        return np.concatenate([chunk.frames for chunk in session])
 
 
 class DiffusersContender:
-    """The released pipeline, made from the same checkpoint; ``compiled`` compiles its repeated blocks."""
+    """The released pipeline on the tensors of a loaded Helios; ``compiled`` compiles its repeated blocks."""
 
     def __init__(self, helios: Helios, prepared: Prepared, *, compiled: bool = False) -> None:
-        from diffusers import HeliosPipeline, HeliosPyramidPipeline
         from diffusers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.name = "diffusers compiled" if compiled else "diffusers"
-        request, base = prepared.request, prepared.plan.geometry.levels == 1
+        request = prepared.request
         if request.anchor != "first-frame" or len(request.seeds) > 1:
             raise InputError("the comparison runs one video with the first-frame anchor: leave anchor and batch out")
-        pipeline_class = HeliosPipeline if base else HeliosPyramidPipeline
-        self._pipe = pipeline_class.from_pretrained(helios.info.path, torch_dtype=helios.transformer.dtype)
-        self._pipe.vae.to(helios.vae.dtype)
-        self._pipe.to(helios.device)
+        self._pipe = _published_pipeline(helios)
         self._pipe.set_progress_bar_config(disable=True)
         if compiled:
-            self._pipe.transformer.compile_repeated_blocks(fullgraph=True)
+            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+            self._pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
         self._request, self._device = request, helios.device
+        self._text = _text_arguments(helios, prepared)
 
     def _arguments(self) -> dict[str, Any]:
         request = self._request
         common = {
-            "prompt": request.timelines[0].prompts[0],
-            "negative_prompt": request.negative,
+            **self._text,
             "num_frames": request.num_frames,
             "height": request.height,
             "width": request.width,
@@ -138,14 +144,56 @@ class DiffusersContender:
 
     def run(self) -> Run:
         began, cpu = time.perf_counter(), time.process_time()
-        frames = self.pixels()
+        self.pixels()
         synchronize(self._device)
         wall = time.perf_counter() - began
-        return Run(wall_s=wall, cpu_s=time.process_time() - cpu, frames=len(frames), first_frame_s=wall)
+        # It makes every frame that was asked for, and hands out a few less (4 m + 1): all of them count.
+        frames = self._request.num_frames
+        return Run(wall_s=wall, cpu_s=time.process_time() - cpu, frames=frames, first_frame_s=wall)
 
     def pixels(self) -> np.ndarray:
         with torch.no_grad(), _positive_definite():
             return self._pipe(**self._arguments()).frames[0]
+
+
+def _published_pipeline(helios: Helios):
+    """Diffusers' pipeline around our tensors: nothing is in memory twice but the text encoder."""
+    from diffusers import HeliosPipeline, HeliosPyramidPipeline
+
+    info = helios.info
+    pipeline_class = HeliosPipeline if info.geometry.levels == 1 else HeliosPyramidPipeline
+    models = {"transformer": _published_transformer(helios), "vae": helios.vae.module}
+    if not isinstance(info, SyntheticInfo):
+        pipe = pipeline_class.from_pretrained(info.path, **models, torch_dtype=helios.transformer.dtype)
+        pipe.text_encoder.to(helios.device)
+        return pipe
+    marks = {} if info.geometry.levels == 1 else {"is_distilled": info.variant.value == "distilled"}
+    marks |= {"is_cfg_zero_star": True} if info.variant.value == "mid" else {}
+    return pipeline_class(tokenizer=None, text_encoder=None, scheduler=_published_scheduler(info), **models, **marks)
+
+
+def _published_transformer(helios: Helios):
+    from diffusers import HeliosTransformer3DModel
+
+    with weightless():
+        model = HeliosTransformer3DModel.from_config(helios.info.transformer_config)
+    model.load_state_dict(helios.transformer.state_dict(), assign=True)
+    return model.eval().requires_grad_(False).to(helios.device)
+
+
+def _published_scheduler(info: CheckpointInfo):
+    import diffusers
+
+    config = published_scheduler(info.variant)
+    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def _text_arguments(helios: Helios, prepared: Prepared) -> dict[str, Any]:
+    """The prompts, or their states where there is no text encoder to run."""
+    prompts = {"prompt": prepared.request.timelines[0].prompts[0], "negative_prompt": prepared.request.negative}
+    if not isinstance(helios.info, SyntheticInfo):
+        return prompts
+    return {f"{name}_embeds": helios.encoder.encode([text]) for name, text in prompts.items()}
 
 
 class _positive_definite:
@@ -154,19 +202,18 @@ class _positive_definite:
     """
 
     def __enter__(self) -> None:
-        from helios.schedulers.renoise import cholesky_rows
-
         self._original = torch.linalg.cholesky
-
-        def factor(matrix, **options):
-            if matrix.shape != (4, 4):
-                return self._original(matrix, **options)
-            gamma = -float(matrix[0, 1])
-            gamma = 1 / 3 if abs(gamma - 1 / 3) < 1e-6 else gamma
-            rows = [[*row, *(0.0 for _ in range(4 - len(row)))] for row in cholesky_rows(gamma)]
-            return torch.tensor(rows, dtype=matrix.dtype, device=matrix.device)
-
-        torch.linalg.cholesky = factor
+        torch.linalg.cholesky = self._factor
 
     def __exit__(self, *error) -> None:
         torch.linalg.cholesky = self._original
+
+    def _factor(self, matrix: torch.Tensor, **options) -> torch.Tensor:
+        from helios.schedulers.renoise import cholesky_rows
+
+        if matrix.shape != (4, 4):
+            return self._original(matrix, **options)
+        gamma = -float(matrix[0, 1])
+        rows = cholesky_rows(1 / 3 if abs(gamma - 1 / 3) < 1e-6 else gamma)
+        padded = [[*row, *[0.0] * (4 - len(row))] for row in rows]
+        return torch.tensor(padded, dtype=matrix.dtype, device=matrix.device)

@@ -1,33 +1,21 @@
-"""A speed result as a Markdown table and as a picture of where one run's time goes."""
+"""A speed result as Markdown tables and as a picture of where the time of one chunk goes."""
 
 from pathlib import Path
 
 from helios.extras import load_extra
 
+_CONTENDERS = ("helios", "diffusers", "diffusers compiled")
+
 
 def markdown(result: dict) -> str:
-    """A table of a result of :func:`helios.bench.speed.measure_speed`, with the machine and the command under it."""
-    settings, machine = result["settings"], result["machine"]
-    names = [name for name in ("helios", "diffusers", "diffusers compiled") if name in result]
+    """Tables of a result of :func:`helios.bench.speed.measure_speed`, with the machine and the command under them."""
+    return "\n".join([*_speed(result), "", *_chunk(result), "", *_operations(result), "", *_provenance(result)])
+
+
+def _speed(result: dict) -> list[str]:
     lines = ["| | fps (min-max) | first frame | chunk p50 / p95 / p99 | processor time | times faster |"]
     lines.append("|---|---|---|---|---|---|")
-    lines += [_row(name, result) for name in names]
-    steps = "+".join(map(str, settings["steps"])) + (", first chunk doubled" if settings["amplify_first_chunk"] else "")
-    size = f"{settings['height']}x{settings['width']}, {settings['num_frames']} frames"
-    versions = machine["versions"]
-    hardware = f"{machine['processor']}, {machine['threads']} thread(s)"
-    software = f"torch {versions['torch']}, diffusers {versions['diffusers']}"
-    work = f"A chunk is {result['work']['chunk_flops'] / 1e9:.1f} GFLOP"
-    reached = f"{100 * result['work']['floor_reached']:.0f} % of the matrix rate is reached"
-    lines += [
-        "",
-        f"{settings['checkpoint']} ({settings['variant']}), {size}, steps {steps}, {machine['dtype']}.",
-        f"{hardware}, {software}; matrix products {machine['matrix_flops'] / 1e9:.0f} GFLOP/s.",
-        f"{work}; {reached}. Peak memory {result['memory']['peak_reserved'] / 2**20:.0f} MiB.",
-    ]
-    for name, difference in result["differences"].items():
-        lines.append(f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.")
-    return "\n".join([*lines, f"`{result['command']}`"])
+    return lines + [_row(name, result) for name in _CONTENDERS if name in result]
 
 
 def _row(name: str, result: dict) -> str:
@@ -40,22 +28,86 @@ def _row(name: str, result: dict) -> str:
     return f"| {name} | {rate} | {figures['time_to_first_frame_s']:.2f} s | {chunk} | {figures['cpu_s']:.2f} s | {faster} |"
 
 
+def _chunk(result: dict) -> list[str]:
+    """One steady chunk beside its floor."""
+    roofline, ours = result["roofline"], result["helios"]
+    lines = ["| one chunk | ms | work | floor, ms | reached |", "|---|--:|--:|--:|--:|"]
+    for row in roofline["phases"]:
+        lines.append(_chunk_row(row["phase"], row["seconds"], row["flops"], row["floor_s"]))
+    whole = (roofline["chunk_s"], roofline["chunk_flops"], roofline["floor_s"])
+    rest = whole[0] - sum(row["seconds"] for row in roofline["phases"])
+    lines.append(_chunk_row("rest", max(0.0, rest), 0.0, 0.0))
+    lines.append(_chunk_row("**whole chunk**", *whole))
+    lines.append(_chunk_row("text encoder, once", ours["text_s"], 0.0, 0.0))
+    lines.append(_chunk_row("writing MP4, beside", ours["file_s"], 0.0, 0.0))
+    return lines
+
+
+def _chunk_row(name: str, seconds: float, flops: float, floor: float) -> str:
+    if not flops:
+        return f"| {name} | {1e3 * seconds:.1f} | - | - | - |"
+    return f"| {name} | {1e3 * seconds:.1f} | {_flops(flops)} | {1e3 * floor:.1f} | {100 * floor / seconds:.0f} % |"
+
+
+def _flops(count: float) -> str:
+    return f"{count / 1e12:.1f} TFLOP" if count >= 1e12 else f"{count / 1e9:.2f} GFLOP"
+
+
+def _operations(result: dict) -> list[str]:
+    """Where a chunk's time goes by kind of operation."""
+    total = sum(result["operations_s"].values())
+    lines = ["| by operation (profiled) | ms | share |", "|---|--:|--:|"]
+    for kind, seconds in result["operations_s"].items():
+        if seconds >= 0.005 * total:
+            lines.append(f"| {kind} | {1e3 * seconds:.1f} | {100 * seconds / total:.0f} % |")
+    return lines
+
+
+def _provenance(result: dict) -> list[str]:
+    settings, machine, roofline = result["settings"], result["machine"], result["roofline"]
+    steps = "+".join(map(str, settings["steps"])) + (", first chunk doubled" if settings["amplify_first_chunk"] else "")
+    size = f"{settings['height']}x{settings['width']}, {settings['num_frames']} frames"
+    precision = f"{settings['dtype']}, VAE {settings['vae_dtype']}"
+    versions, memory = machine["versions"], result["memory"]
+    grown = memory["growth_after_third_chunk"]
+    growth = "" if grown is None else f", {grown / 2**20:+.1f} MiB after the third chunk"
+    model = f"{settings['checkpoint']} ({settings['variant']}), {size}, steps {steps}, {precision}"
+    hardware = f"{machine['processor']}, {machine['threads']} thread(s)"
+    software = f"torch {versions['torch']}, diffusers {versions['diffusers']}"
+    rates = f"matrix products {_flops(machine['matrix_flops'])}/s, copies {machine['copy_bytes'] / 1e9:.0f} GB/s"
+    reached = f"{100 * roofline['floor_reached']:.0f} % of the matrix rate is reached"
+    lines = [
+        f"{model}; {result['helios']['real_time_factor']:.2f} times real time at 24 fps.",
+        f"{hardware}, {software}; {rates}.",
+        f"{reached}. Peak memory {memory['peak_reserved'] / 2**20:.0f} MiB{growth}.",
+    ]
+    for name, difference in result["differences"].items():
+        lines.append(f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.")
+    return ["  \n".join([*lines, f"`{result['command']}`"])]
+
+
 def plot_chunk(result: dict, path: Path) -> Path:
-    """Draw where a run's time goes, phase after phase, as a waterfall."""
+    """Draw where a chunk's time goes, phase after phase, as a waterfall; the dark part is the floor of its arithmetic."""
     load_extra("matplotlib", extra="bench").use("Agg")
     import matplotlib.pyplot as plt
 
-    phases = result["helios"]["phases_s"]
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(phases) + 1.2))
+    rows = result["roofline"]["phases"]
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.4))
     begin = 0.0
-    for row, seconds in enumerate(phases.values()):
-        axes.barh(row, seconds, left=begin)
-        axes.text(begin + seconds, row, f" {1000 * seconds:.0f} ms", va="center")
+    for index, row in enumerate(rows):
+        seconds = row["seconds"]
+        axes.barh(index, seconds, left=begin, color="#9ecae1")
+        axes.barh(index, min(seconds, row["floor_s"]), left=begin, color="#08519c")
+        axes.text(begin + seconds, index, f" {1000 * seconds:.0f} ms", va="center")
         begin += seconds
-    axes.set_yticks(range(len(phases)), list(phases))
+    axes.set_yticks(range(len(rows)), [row["phase"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * begin)
-    axes.set_xlabel(f"seconds of one run of {result['settings']['chunks']} chunk(s)")
+    axes.set_xlabel("seconds of one chunk; dark: its arithmetic at the machine's matrix rate")
+    settings = result["settings"]
+    axes.set_title(
+        f"{settings['checkpoint']}, {settings['height']}x{settings['width']}, {settings['dtype']}", fontsize=10
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,8 +1,11 @@
 """Measure the speed of a checkpoint: warm up, run in turns, take medians, set them beside the machine's limit."""
 
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -10,9 +13,11 @@ import torch
 
 from helios.bench.speed.contenders import Contender, DiffusersContender, HeliosContender, Run
 from helios.bench.speed.machine import Machine, measure_machine
+from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
 from helios.device import device_memory, host_memory, reset_peak
+from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios, Prepared
 from helios.errors import InputError
 
@@ -25,14 +30,16 @@ class SpeedConfig:
     """How to measure.
 
     Args:
-        rounds: timed runs of each contender, taken in turns after one warm-up each.
+        rounds: timed runs of each contender, taken in turns after a warm-up of each.
         against: other implementations to run beside ours, on the same weights in the same process.
         fps: what counts as real time.
+        pace: of our engine.
     """
 
     rounds: int = 7
     against: tuple[str, ...] = ()
     fps: float = 24.0
+    pace: Pace = InTurn()
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -47,33 +54,50 @@ def measure_speed(
 ) -> dict:
     """Measure a prepared run and return the whole result as JSON data.
 
-    Keys: ``settings``, ``machine``, ``helios`` (and one per other contender), ``ratios``, ``differences``, ``work``,
-    ``memory``, ``command``. Times are seconds, sizes bytes, work floating-point operations.
+    Keys: ``settings``, ``machine``, ``helios`` (and one per other contender), ``ratios``, ``differences``,
+    ``roofline``, ``operations``, ``memory``, ``command``. Times are seconds, sizes bytes, work floating-point
+    operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
     """
     machine = measure_machine(helios.device, helios.transformer.dtype)
-    contenders = _contenders(helios, prepared, config.against)
+    warm_up_s = _timed(lambda: helios.warm_up(prepared))
+    contenders = _contenders(helios, prepared, config)
     expected = contenders[0].pixels()
     differences = {c.name: _difference(expected, c.pixels()) for c in contenders[1:]}
     reset_peak(helios.device)
+    contenders[0].run()
+    memory = device_memory(helios.device)
     runs = _in_turns(contenders, config.rounds, progress)
-    info = helios.info
-    work = count_chunk(info.transformer_config, info.vae_config, prepared.plan)
-    result = {
-        "settings": _settings(info, prepared),
+    work = count_chunk(helios.info.transformer_config, helios.info.vae_config, prepared.plan)
+    ours = _figures(runs["helios"], config.fps)
+    ours |= {"warm_up_s": warm_up_s, "file_s": _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)}
+    return {
+        "settings": _settings(helios.info, prepared, helios, config),
         "machine": machine.to_json(),
-        **{name: _figures(found, config.fps) for name, found in runs.items()},
+        "helios": ours,
+        **{name: _figures(found, config.fps) for name, found in runs.items() if name != "helios"},
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
         "differences": differences,
-        "work": _roofline(work, machine, runs["helios"]),
-        "memory": _memory(helios.device),
+        "roofline": _roofline(work, machine, ours),
+        "operations_s": time_by_kind(lambda: _one_chunk(helios, prepared), helios.device),
+        "memory": {
+            "peak_allocated": memory.peak_allocated,
+            "peak_reserved": memory.peak_reserved,
+            "resident": host_memory().resident,
+            "growth_after_third_chunk": _growth(runs["helios"][-1].allocated),
+        },
         "command": " ".join(["helios", *sys.argv[1:]]),
     }
-    return result
 
 
-def _contenders(helios: Helios, prepared: Prepared, against: Sequence[str]) -> list[Contender]:
-    others = [DiffusersContender(helios, prepared, compiled=name.endswith("compiled")) for name in against]
-    return [HeliosContender(helios, prepared), *others]
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _contenders(helios: Helios, prepared: Prepared, config: SpeedConfig) -> list[Contender]:
+    others = [DiffusersContender(helios, prepared, compiled=name.endswith("compiled")) for name in config.against]
+    return [HeliosContender(helios, prepared, pace=config.pace), *others]
 
 
 def _in_turns(contenders: Sequence[Contender], rounds: int, progress: Progress) -> dict[str, list[Run]]:
@@ -87,7 +111,13 @@ def _in_turns(contenders: Sequence[Contender], rounds: int, progress: Progress) 
     return runs
 
 
-def _settings(info: CheckpointInfo, prepared: Prepared) -> dict:
+def _one_chunk(helios: Helios, prepared: Prepared) -> None:
+    request = replace(prepared.request, num_frames=1)
+    for _ in helios.open(replace(prepared, request=request)):
+        pass
+
+
+def _settings(info: CheckpointInfo, prepared: Prepared, helios: Helios, config: SpeedConfig) -> dict:
     request = prepared.request
     return {
         "checkpoint": info.path.name,
@@ -100,14 +130,21 @@ def _settings(info: CheckpointInfo, prepared: Prepared) -> dict:
         "steps": list(request.steps),
         "amplify_first_chunk": request.amplify_first_chunk,
         "guidance": request.guidance_scale,
+        "dtype": _name(helios.transformer.dtype),
+        "vae_dtype": _name(helios.vae.dtype),
+        "vae_device": str(helios.vae.device),
+        "pace": type(config.pace).__name__,
         "parameters": {name: info.parameters(name) for name in ("transformer", "vae", "text_encoder")},
     }
 
 
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _figures(runs: Sequence[Run], fps: float) -> dict:
     """Medians over runs; chunk times are pooled over all of them."""
-    chunks = [seconds for run in runs for seconds in run.chunk_s]
-    phases = {name: median(run.phases[name] for run in runs) for name in runs[0].phases}
+    waits = [seconds for run in runs for seconds in run.chunk_s]
     figures = {
         "runs": len(runs),
         "fps": median(run.fps for run in runs),
@@ -117,17 +154,29 @@ def _figures(runs: Sequence[Run], fps: float) -> dict:
         "cpu_s": median(run.cpu_s for run in runs),
         "real_time_factor": median(run.fps for run in runs) / fps,
         "time_to_first_frame_s": median(run.first_frame_s for run in runs),
+        "text_s": median(run.text_s for run in runs),
     }
-    if chunks:
-        figures |= {f"chunk_p{p}_s": float(np.percentile(chunks, p)) for p in (50, 95, 99)}
-    return figures | ({"phases_s": phases} if phases else {})
+    if waits:
+        figures |= {f"chunk_p{p}_s": float(np.percentile(waits, p)) for p in (50, 95, 99)}
+    return figures | ({"phases_s": _phases(runs)} if runs[0].chunks else {})
+
+
+def _phases(runs: Sequence[Run]) -> dict[str, float]:
+    """Median seconds of one steady chunk by phase: without the first one where there are more."""
+    chunks = [timings for run in runs for timings in run.chunks[min(1, len(run.chunks) - 1) :]]
+    phases = {"history and noise": [t.condition for t in chunks]}
+    for level in range(len(chunks[0].levels)):
+        phases[f"denoise level {level}"] = [t.levels[level] for t in chunks]
+    phases |= {"decode": [t.decode for t in chunks], "copy to host": [t.copy for t in chunks]}
+    return {name: median(seconds) for name, seconds in phases.items()}
 
 
 def _ratio(ours: Sequence[Run], theirs: Sequence[Run]) -> dict:
-    """How many times faster we are, from medians; and from processor time, which a busy machine disturbs less."""
+    """How many times faster we are: medians; processor time, which a busy machine disturbs less; the best of each."""
     return {
         "wall": median(run.wall_s for run in theirs) / median(run.wall_s for run in ours),
         "cpu": median(run.cpu_s for run in theirs) / median(run.cpu_s for run in ours),
+        "wall_best": min(run.wall_s for run in theirs) / min(run.wall_s for run in ours),
     }
 
 
@@ -137,25 +186,39 @@ def _difference(expected: np.ndarray, frames: np.ndarray) -> float:
     return float(np.abs(expected[:shared] - frames[:shared]).max())
 
 
-def _roofline(work: ChunkWork, machine: Machine, runs: Sequence[Run]) -> dict:
-    chunks = [seconds for run in runs for seconds in run.chunk_s]
+def _file_seconds(frames_FHWC: np.ndarray, fps: float) -> float:
+    """Seconds to encode and write one chunk as MP4."""
+    from helios.media import open_writer
+
+    count, height, width, _ = frames_FHWC.shape
+    shape = {"height": height, "width": width, "num_frames": count}
+    with tempfile.TemporaryDirectory() as folder:
+        writer = open_writer(Path(folder) / "chunk.mp4", fps=fps, record={}, **shape)
+        with writer:
+            return _timed(lambda: writer.write(frames_FHWC))
+
+
+def _roofline(work: ChunkWork, machine: Machine, ours: dict) -> dict:
+    """A steady chunk beside the least time that its arithmetic takes at the machine's matrix rate, phase by phase."""
+    flops = {"history and noise": work.history, "decode": work.decode}
+    flops |= {f"denoise level {level}": count for level, count in enumerate(work.levels)}
+    rows = []
+    for phase, seconds in ours["phases_s"].items():
+        floor = flops.get(phase, 0.0) / machine.matrix_flops
+        rows.append({"phase": phase, "seconds": seconds, "flops": flops.get(phase, 0.0), "floor_s": floor})
+    seconds = ours.get("chunk_p50_s", sum(row["seconds"] for row in rows))
     floor = work.total / machine.matrix_flops
-    steady = median(chunks) if chunks else median(run.wall_s for run in runs)
     return {
         "chunk_flops": work.total,
-        "history_flops": work.history,
-        "level_flops": list(work.levels),
-        "decode_flops": work.decode,
+        "denoise_flops": work.denoise,
         "text_flops_once": work.text,
+        "chunk_s": seconds,
         "floor_s": floor,
-        "floor_reached": floor / steady,
+        "floor_reached": floor / seconds,
+        "phases": rows,
     }
 
 
-def _memory(device: torch.device) -> dict:
-    memory = device_memory(device)
-    return {
-        "peak_allocated": memory.peak_allocated,
-        "peak_reserved": memory.peak_reserved,
-        "resident": host_memory().resident,
-    }
+def _growth(allocated: Sequence[int]) -> int | None:
+    """Bytes that the memory of a run grew by after its third chunk; None for shorter runs."""
+    return max(allocated[3:]) - allocated[2] if len(allocated) > 3 else None

@@ -1,7 +1,4 @@
-"""How much arithmetic a chunk is: counted from the model on shapes alone, nothing is computed.
-
-B batch, C channels, T latent frames, H W latent height and width, S text tokens, E text width.
-"""
+"""How much arithmetic a chunk is: counted from the model on shapes alone, nothing is computed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,12 +7,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from helios.conditioning.history import History
-from helios.models.transformer.model import HeliosTransformer3DModel
-from helios.models.vae import HeliosVAE
+from helios.engine.dry_run import DryRun
 from helios.sampling.plan import SamplingPlan
-
-_META = torch.device("meta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +28,13 @@ class ChunkWork:
     text: float
 
     @property
+    def denoise(self) -> float:
+        """The transformer's share."""
+        return self.history + sum(self.levels)
+
+    @property
     def total(self) -> float:
-        return self.history + sum(self.levels) + self.decode
+        return self.denoise + self.decode
 
 
 @torch.no_grad()
@@ -44,24 +42,13 @@ def count_chunk(
     transformer_config: Mapping[str, Any], vae_config: Mapping[str, Any], plan: SamplingPlan, *, text_tokens: int = 512
 ) -> ChunkWork:
     """Count the operations of a chunk of ``plan`` on a model with these configurations."""
-    with _META:
-        model = HeliosTransformer3DModel.from_config(dict(transformer_config))
-        vae = HeliosVAE.from_config(vae_config)
-    width = transformer_config["text_dim"]
+    dry = DryRun(transformer_config, vae_config, plan, text_tokens=text_tokens)
     kept: dict[str, Any] = {}
-    text = _flops(lambda: kept.update(text=model.encode_text(torch.empty(1, text_tokens, width, device=_META))))
-    rows, columns = plan.geometry.latent_size(plan.height, plan.width)
-    past = History.empty(1, plan.anchor.window(plan.geometry), plan.geometry, rows, columns, _META)
-    streams, positions = plan.anchor.split(past, plan.geometry), plan.anchor.positions(plan.geometry)
-    history = _flops(lambda: kept.update(history=model.encode_history(streams, positions=positions)))
-    passes = 2 if plan.guidance.needs_negative else 1
-    levels = []
-    for level in range(plan.geometry.levels):
-        x_BCTHW = torch.empty(plan.level_shape(1, level), device=_META)
-        once = _flops(lambda x=x_BCTHW: model.velocity(x, torch.ones(1, device=_META), kept["text"], kept["history"]))
-        levels.append(once * plan.steps[level] * passes)
-    decode = _flops(lambda: vae.decode(torch.empty(plan.latent_shape(1), device=_META)))
-    return ChunkWork(history=history, levels=tuple(levels), decode=decode, text=text)
+    text = _flops(lambda: kept.update(text=dry.encode_text()))
+    history = _flops(lambda: kept.update(history=dry.encode_history()))
+    once = [_flops(lambda level=level: dry.step(level, **kept)) for level in range(plan.geometry.levels)]
+    levels = tuple(flops * steps for flops, steps in zip(once, plan.steps))
+    return ChunkWork(history=history, levels=levels, decode=_flops(dry.decode), text=text)
 
 
 def _flops(call: Callable[[], object]) -> float:
