@@ -18,18 +18,22 @@ from helios.shapes import Geometry
 class LatentClip:
     """One clip, encoded chunk by chunk (33 frames each, on their own), and its caption.
 
+    A clip of :mod:`helios.data` (``PreparedClip``) serves as well.
+
     Attributes:
         latents_CTHW: normalised latents of whole chunks, any float dtype.
         captions: what it shows, in one wording or several; one is drawn each time the clip is used.
-        text_SE: the caption's encoding, without padding, where it was computed beforehand.
+        texts_SE: the encoding of every wording, without padding, where it was computed beforehand.
         stills_TCHW: for every chunk after the first, the picture that an image-to-video request would give: the last
             frame before the chunk, as [anchor, newest] latents, [2 * (chunks - 1), C, H, W]; None without.
+        script: wordings for each chunk, of a clip whose description changes on the way; None where it does not.
     """
 
     latents_CTHW: Tensor
     captions: tuple[str, ...]
-    text_SE: Tensor | None = None
+    texts_SE: tuple[Tensor, ...] | None = None
     stills_TCHW: Tensor | None = None
+    script: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.latents_CTHW.dim() != 4:
@@ -50,6 +54,12 @@ class LatentClip:
             wanted = geometry.chunk_latent_frames
             raise InputError(f"a clip has {frames} latent frames: give whole chunks, a multiple of {wanted}")
         return count
+
+
+def wordings(clip: LatentClip, chunk: int) -> tuple[str, ...]:
+    """What can be said about a chunk of a clip."""
+    script = getattr(clip, "script", None)
+    return clip.captions if script is None else script[chunk]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,14 +38,14 @@ class OdePair:
 
     Attributes:
         captions: the prompt, alone in a tuple (so that it encodes as a clip does).
-        text_SE: its text states where they were stored.
+        texts_SE: its text states where they were stored, alone in a tuple.
         states: for every chunk and level, [n + 1, C, T, H, W] at the level's size: the states at the student's n
             points, and the level's end (partly noisy below full resolution).
     """
 
     captions: tuple[str, ...]
     states: tuple[tuple[Tensor, ...], ...]
-    text_SE: Tensor | None = None
+    texts_SE: tuple[Tensor, ...] | None = None
 
     @property
     def finals(self) -> list[Tensor]:
@@ -177,7 +177,7 @@ def record_pairs(
     return [
         OdePair(
             captions=(prompt,),
-            text_SE=text_BSE[row].cpu(),
+            texts_SE=(text_BSE[row].cpu(),),
             states=tuple(tuple(level[row].clone() for level in chunk) for chunk in chunks),
         )
         for row, prompt in enumerate(prompts)
@@ -233,8 +233,8 @@ class OdePairs:
                 tuple(file.get_tensor(f"{chunk}.{level}") for level in range(meta["levels"]))
                 for chunk in range(meta["chunks"])
             )
-            text = file.get_tensor("text") if "text" in file.keys() else None  # noqa: SIM118
-        return OdePair(captions=(meta["prompt"],), states=states, text_SE=text)
+            texts = (file.get_tensor("text"),) if meta["text"] else None
+        return OdePair(captions=(meta["prompt"],), states=states, texts_SE=texts)
 
     def buckets(self) -> list[object]:
         """All pairs have one size."""
@@ -247,9 +247,9 @@ def _file(folder: Path, number: int) -> Path:
 
 def _write(path: Path, pair: OdePair, store_text: bool) -> None:
     tensors = {f"{c}.{i}": states for c, levels in enumerate(pair.states) for i, states in enumerate(levels)}
-    if store_text and pair.text_SE is not None:
-        tensors["text"] = pair.text_SE.contiguous()
-    meta = {"prompt": pair.captions[0], "chunks": len(pair.states), "levels": len(pair.states[0])}
+    if store_text:
+        tensors["text"] = pair.texts_SE[0].contiguous()
+    meta = {"prompt": pair.captions[0], "chunks": len(pair.states), "levels": len(pair.states[0]), "text": store_text}
     unfinished = path.with_suffix(".unfinished")
     save_file(tensors, unfinished, metadata={"pair": json.dumps(meta)})
     os.replace(unfinished, path)

@@ -133,6 +133,13 @@ def connect(kind: str) -> Parallel:
     return Sharded() if kind == "sharded" else Replicated()
 
 
+def disconnect() -> None:
+    """End the process group, once every rank is done: one that leaves early aborts the others' last exchange."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The full value of a parameter, split or not, on the host. Every rank has to call it."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from helios.errors import InputError
 from helios.models.text_encoder import clean_prompt
-from helios.training.clips import LatentClip
+from helios.training.clips import LatentClip, wordings
 from helios.training.network import Float32, Precision
 from helios.training.seeds import Draws, Purpose
 
@@ -20,8 +20,12 @@ from helios.training.seeds import Draws, Purpose
 class Captions(Protocol):
     """Text states of a micro-batch."""
 
-    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
-        """[B, S, E], zero beyond each caption's end; one wording per clip is drawn."""
+    def encode(self, clips: Sequence[LatentClip], draws: Draws, chunks: Sequence[int] | None = None) -> Tensor:
+        """[B, S, E], zero beyond each caption's end; one wording per clip is drawn.
+
+        Args:
+            chunks: the chunk of each clip that is described, where descriptions change within clips.
+        """
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -41,19 +45,16 @@ class StoredCaptions:
     tokens: int
     prompts: Callable[[Sequence[str]], Tensor]
 
-    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
+    def encode(self, clips: Sequence[LatentClip], draws: Draws, chunks: Sequence[int] | None = None) -> Tensor:
         """See :class:`Captions`.
 
-        Raises: InputError for a clip without text states.
+        Raises: InputError for a clip without text states, or one whose description changes.
         """
-        if any(clip.text_SE is None for clip in clips):
+        if any(clip.texts_SE is None or getattr(clip, "script", None) for clip in clips):
             raise InputError("a clip has no text states: run `helios data prepare` with a text encoder on this data")
-        width = clips[0].text_SE.shape[-1]
-        padded_BSE = torch.zeros(len(clips), self.tokens, width)
-        for row_SE, clip in zip(padded_BSE, clips):
-            states = clip.text_SE[: self.tokens]
-            row_SE[: len(states)] = states
-        return padded_BSE
+        chosen = draws.below(Purpose.CAPTION, [len(clip.texts_SE) for clip in clips])
+        states = [clip.texts_SE[place][: self.tokens].float() for clip, place in zip(clips, chosen)]
+        return torch.stack([nn.functional.pad(rows, (0, 0, 0, self.tokens - len(rows))) for rows in states])
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """See :class:`Captions`."""
@@ -82,12 +83,12 @@ class EncodedCaptions:
     null: str = ""
     _ids: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
-    def encode(self, clips: Sequence[LatentClip], draws: Draws) -> Tensor:
+    def encode(self, clips: Sequence[LatentClip], draws: Draws, chunks: Sequence[int] | None = None) -> Tensor:
         """See :class:`Captions`."""
-        wordings = draws.below(Purpose.CAPTION, [len(clip.captions) for clip in clips])
+        said = [wordings(clip, chunk) for clip, chunk in zip(clips, chunks or [0] * len(clips))]
+        places = draws.below(Purpose.CAPTION, [len(words) for words in said])
         dropped = (draws.uniform(Purpose.DROPOUT) < self.dropout).tolist()
-        chosen = zip(clips, wordings, dropped)
-        return self._run([self.null if drop else clip.captions[place] for clip, place, drop in chosen])
+        return self._run([self.null if drop else words[place] for words, place, drop in zip(said, places, dropped)])
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:

@@ -251,8 +251,8 @@ class Trainer:
         )
 
     def _watch(self, player: Player) -> None:
-        """Strike off the tensors that have had a gradient that is not zero."""
-        waiting = [name for owner, name in self._without_gradient if owner == player.name]
+        """Strike off the tensors that have had a gradient that is not zero. Sorted: all ranks ask in one order."""
+        waiting = sorted(name for owner, name in self._without_gradient if owner == player.name)
         for name in waiting:
             gradient = player.trainables[name].grad
             if gradient is not None and bool(_any(gradient)):

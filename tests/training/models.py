@@ -31,7 +31,7 @@ class HashedCaptions:
 
     tokens = 5
 
-    def encode(self, clips, draws):
+    def encode(self, clips, draws, chunks=None):
         return self.encode_prompts([clip.captions[0] for clip in clips])
 
     def encode_prompts(self, prompts):

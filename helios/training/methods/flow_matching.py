@@ -69,8 +69,9 @@ class FlowMatching:
 
     def backward(self, player: str, items: Sequence[LatentClip], draws: Draws, scale: float) -> dict[str, Tensor]:
         """See :class:`helios.training.methods.base.Method`."""
-        target_BCTHW = cut(list(items), draws, self.geometry).target_BCTHW.to(self.network.device)
-        text = self.network.encode_text(self.captions.encode(items, draws))
+        sample = cut(list(items), draws, self.geometry)
+        target_BCTHW = sample.target_BCTHW.to(self.network.device)
+        text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None)
         loss = squared_error(velocity, point.velocity_BCTHW)

@@ -62,5 +62,5 @@ def make_task(
     return ChunkTask(
         target_BCTHW=sample.target_BCTHW.to(device),
         past=past.to(device),
-        text_BSE=captions.encode(clips, draws).to(device),
+        text_BSE=captions.encode(clips, draws, sample.chunks).to(device),
     )

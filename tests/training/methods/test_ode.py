@@ -139,7 +139,7 @@ def test_files_come_back_and_an_interrupted_command_goes_on(tmp_path):
     assert calls == [("one",), ("two", "three")]
     data = OdePairs(tmp_path)
     assert [data[i].captions[0] for i in range(3)] == list(prompts)
-    assert data[0].text_SE is None and data[1].text_SE.shape == (5, 12)
+    assert data[0].texts_SE is None and data[1].texts_SE[0].shape == (5, 12)
     direct = record(["two"], [4])[0]
     torch.testing.assert_close(data[1].finals[1], direct.finals[1], rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="holds no pairs"):
