@@ -41,14 +41,16 @@ class Network:
     Args:
         module: the transformer.
         precision: of its matrix products.
+        works_on: its device while it works, where its weights are elsewhere in between; None for where they are.
     """
 
     module: nn.Module
     precision: Precision = Float32()
+    works_on: torch.device | None = None
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self.works_on or next(self.module.parameters()).device
 
     def encode_text(self, text_BSE: Tensor) -> TextContext:
         """Projected text; every block makes its own keys, inside its own call (checkpointing, sharding)."""

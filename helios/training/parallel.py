@@ -71,9 +71,9 @@ class Replicated:
         self._device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     def place(self, player: Player) -> None:
-        """Send rank 0's weights to all: adapters are initialised at random."""
-        for tensor in [*player.module.parameters(), *player.module.buffers()]:
-            dist.broadcast(tensor.detach(), src=0)
+        """Send rank 0's trained weights to all, for adapters begin at random; frozen ones come from the same files."""
+        for parameter in player.trainables.values():
+            dist.broadcast(parameter.detach(), src=0)
 
     def reduce(self, parameters: Iterable[nn.Parameter]) -> None:
         """See :class:`Parallel`. A parameter without a gradient on some rank counts as zero there."""

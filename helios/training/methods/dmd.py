@@ -28,6 +28,7 @@ from helios.training.methods.gan import Adversary, NoAdversary
 from helios.training.methods.task import ChunkTask, Tasks, make_task
 from helios.training.network import Network
 from helios.training.player import Player
+from helios.training.residence import Residence, Resident
 from helios.training.sample import Past, TaskMix
 from helios.training.scores import Scores
 from helios.training.seeds import Draws, Purpose, RolloutNoise
@@ -144,6 +145,7 @@ class Dmd:
         plan: how the student samples; the rollout of training is that of generation.
         config: settings.
         adversary: an adversarial term on real clips, or none.
+        residence: whether student and scores share the device or take turns on it.
     """
 
     def __init__(
@@ -156,12 +158,14 @@ class Dmd:
         plan: SamplingPlan,
         config: DmdConfig = DmdConfig(),
         adversary: Adversary | NoAdversary = NoAdversary(),
+        residence: Residence | None = None,
     ):
         if (student.name, critic.name) != (STUDENT, CRITIC):
             raise ValueError(f"players must be named {STUDENT!r} and {CRITIC!r}")
         self.players = (student, critic)
         self.network, self.scores, self.captions = network, scores, captions
         self.plan, self.config, self.adversary = plan, config, adversary
+        self.residence = residence or Resident()
         height, width = plan.height, plan.width
         self._tokens = plan.geometry.noisy_tokens(height, width, plan.geometry.levels - 1)
         self._negative_1SE: Tensor | None = None
@@ -182,6 +186,7 @@ class Dmd:
         tau_B = self.config.times.for_student(self.players[0].updates, draws)
         sigma_B, timestep_B = self.config.times.levels(tau_B, self._tokens)
         noise_BCTHW = draws.normal(Purpose.SCORE_NOISE, *x_BCTHW.shape[1:]).to(x_BCTHW.device)
+        self.residence.bring(self.scores.fake.module)
         direction = self._direction(x_BCTHW.detach(), noise_BCTHW, sigma_B, timestep_B, task)
         loss = surrogate(x_BCTHW, direction.gradient)
         numbers = {"loss": loss.detach(), "tau": tau_B.mean(), **direction.numbers}
@@ -189,6 +194,7 @@ class Dmd:
             term = self.adversary.student_term(x_BCTHW, task, self.plan.geometry, sigma_B, timestep_B, draws)
             loss = loss + term
             numbers["adversary"] = term.detach()
+        self.residence.bring(self.network.module)
         (loss * scale).backward()
         return numbers
 
@@ -199,6 +205,7 @@ class Dmd:
         noise_BCTHW = draws.normal(Purpose.SCORE_NOISE, *x_BCTHW.shape[1:]).to(x_BCTHW.device)
         noisy_BCTHW = blend(x_BCTHW, noise_BCTHW, sigma_B)
         streams = task.streams(self.plan.geometry)
+        self.residence.bring(self.scores.fake.module)
         velocity = self.scores.fake_velocity(noisy_BCTHW, timestep_B, task.text_BSE, streams)
         loss = squared_error(velocity, noise_BCTHW - x_BCTHW)
         (loss * scale).backward()
@@ -219,6 +226,7 @@ class Dmd:
         Samples without any past take the doubled schedule of a first chunk, where the plan has one; they are rolled
         out apart from the others. Exit steps are the same on all ranks.
         """
+        self.residence.bring(self.network.module)
         empty_B = task.past.empty_B.cpu() & self.plan.amplify_first_chunk
         exits = draws.synchronous(Purpose.EXIT)
         parts = []

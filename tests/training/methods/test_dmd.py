@@ -19,6 +19,7 @@ from helios.training.methods.task import Tasks
 from helios.training.network import Network
 from helios.training.optim import OptimConfig
 from helios.training.player import Player
+from helios.training.residence import OneAtATime
 from helios.training.sample import TaskMix
 from helios.training.scores import SeparateScores, SharedScores
 from helios.training.seeds import Draws
@@ -232,6 +233,24 @@ def test_a_run_of_two_players_goes_on_exactly(tmp_path):
     for a, b in zip(whole.players, resumed.players):
         for name, value in a.trainables.items():
             assert torch.equal(value, b.trainables[name]), name
+
+
+def test_networks_that_take_turns_on_the_device_train_alike(tmp_path):
+    """Phase swapping: frozen weights come and go, and nothing else changes."""
+    resident, swapped = dmd(lora_student=True), dmd(lora_student=True)
+    student, base = swapped.network.module, swapped.scores.fake.module
+    for method in (resident, swapped):
+        method.network.module.enable_gradient_checkpointing()
+        method.network.module.train()
+    swapped.residence = OneAtATime([student, base], torch.device("cpu"))
+    where = lambda module: module.blocks[0].attn1.to_q.base_layer.weight.data_ptr()
+    at_home = [where(student), where(base)]
+    run(resident, tmp_path / "resident", steps=3)
+    run(swapped, tmp_path / "swapped", steps=3)
+    for a, b in zip(resident.players, swapped.players):
+        for name, value in a.trainables.items():
+            assert torch.equal(value, b.trainables[name]), name
+    assert where(student) == at_home[0] and where(base) != at_home[1]
 
 
 def test_settings_are_checked():
