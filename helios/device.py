@@ -4,6 +4,7 @@ Everything else is written against ``torch.device`` and works wherever PyTorch d
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +49,14 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
 
     Raises: InputError when there is no such device here.
     """
-    if isinstance(name, torch.device):
-        return name
     if name == "auto":
         return accelerator() or torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"device={name!r} is not a device name: use auto, cpu{_found_suffix()}") from error
-    if device.type != "cpu" and not _present(device):
-        raise InputError(f"device={name!r} is not on this machine: use auto, cpu{_found_suffix()}")
+    if not (device.type == "meta" or _present(device)):
+        raise InputError(f"device={str(name)!r} is not on this machine: use auto, cpu{_found_suffix()}")
     return device
 
 
@@ -67,6 +66,8 @@ def accelerator() -> torch.device | None:
 
 
 def _present(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return not device.index
     found = accelerator()
     return found is not None and found.type == device.type and (device.index or 0) < torch.accelerator.device_count()
 
@@ -173,4 +174,5 @@ def _peak_resident() -> int:
         import resource
     except ModuleNotFoundError:  # Windows has no such module
         return _resident()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

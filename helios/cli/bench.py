@@ -51,7 +51,7 @@ def speed(
     import torch
 
     from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
-    from helios.engine.acceleration import CompiledBlocks, FusedProjections
+    from helios.engine.acceleration import Acceleration, CompiledBlocks, FusedProjections
     from helios.engine.pace import DecodeAhead, InTurn
     from helios.engine.packages import PackagedBlocks
     from helios.engine.pipeline import Helios, prepare
@@ -71,10 +71,10 @@ def speed(
         amplify_first_chunk=amplify,
     )
     helios = Helios.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype, vae_device=vae_device)
-    chosen = [(fuse, FusedProjections()), (compiled, CompiledBlocks())]
-    helios.accelerate(*(acceleration for wanted, acceleration in chosen if wanted))
-    if packages is not None:
-        helios.accelerate(PackagedBlocks(folder=packages))
+    accelerations: list[Acceleration] = [FusedProjections()] if fuse else []
+    accelerations += [CompiledBlocks()] if compiled else []
+    accelerations += [] if packages is None else [PackagedBlocks(folder=packages)]
+    helios.accelerate(*accelerations)
     result = measure_speed(helios, prepared, config, progress=lambda text: typer.echo(text, err=True))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from helios.cli.options import (
     ModelOption,
     OfflineOption,
     RevisionOption,
-    parse_fit,
     parse_steps,
     preset_steps,
 )
@@ -37,6 +36,7 @@ A timeline file has one `TIME PROMPT` a line, the first at 0. Ctrl-C keeps the f
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What the video shows.")] = None,
     model: ModelOption = None,
     out: Annotated[
@@ -96,18 +96,21 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Generate a video: from text, from an image, from another video, or along a timeline of prompts."""
-    if repeat is not None and (prompt or timeline):
-        raise InputError("--from repeats a recorded run with its own prompt: leave the prompt and the timeline out")
+    _refuse_changes(context, repeat)
     check_target(device, dtype)
     output = Output.checked(out or default_name(prompt or timeline, seed), as_float=as_float, force=force)
+    outlet = Outlet.checked(output, session, quiet=quiet, as_json=as_json)
+    if session is not None and noise == "reference":
+        raise InputError("a run with --noise reference cannot be kept in a session: leave --session out")
     run = Run.read(repeat, model, revision=revision, offline=offline)
     inputs = run.inputs_or(image=image, video=video)
 
     from helios.engine.pipeline import check, prepare
 
     if run.request is not None:
-        prepared = check(run.info, run.request, **inputs, fit=parse_fit(fit))
+        prepared, dtype = check(run.info, run.request, **inputs), dtype if dtype != "auto" else run.dtype
     else:
+        published = preset_steps(preset, run.info.preset.steps)
         prepared = prepare(
             run.info,
             prompt,
@@ -118,16 +121,47 @@ def generate(
             height=height,
             width=width,
             seed=seed,
-            steps=parse_steps(steps) or preset_steps(preset, run.info.preset.steps),
+            steps=parse_steps(steps) or published,
             guidance=guidance,
             fps=fps,
             motion=motion,
             anchor=anchor,
             amplify_first_chunk=amplify,
             noise=noise,
-            fit=parse_fit(fit),
+            fit=fit,
             **inputs,
         )
-    outlet = Outlet(output=output, session_file=session, quiet=quiet, as_json=as_json, inputs=inputs)
     helios = run.load(device=device, dtype=dtype)
     make(helios, lambda report, pixels: helios.open(prepared, progress=report.step, pixels=pixels), run, outlet)
+
+
+_KEPT_IN_A_REPEAT = [
+    "repeat",
+    "out",
+    "model",
+    "image",
+    "video",
+    "device",
+    "dtype",
+    "session",
+    "as_float",
+    "force",
+    "quiet",
+    "revision",
+    "offline",
+    "as_json",
+]
+
+
+def _refuse_changes(context: typer.Context, repeat: Path | None) -> None:
+    """A repeat is a repeat: settings beside ``--from`` are refused, not ignored."""
+    if repeat is None:
+        return
+    given = [
+        name
+        for name in context.params
+        if name not in _KEPT_IN_A_REPEAT and context.get_parameter_source(name).name == "COMMANDLINE"
+    ]
+    if given:
+        names = ", ".join(sorted(name.replace("_", "-") for name in given))
+        raise InputError(f"--from repeats a recorded run with its own settings: leave {names} out")

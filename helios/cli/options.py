@@ -51,19 +51,6 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
         raise InputError(f"steps={text!r} cannot be read: write whole numbers, one per level, like 2,2,2") from error
 
 
-def parse_fit(name: str):
-    """The fit of a name.
-
-    Raises: InputError for another name.
-    """
-    from helios.media import Crop, Pad
-
-    fits = {"crop": Crop(), "pad": Pad()}
-    if name not in fits:
-        raise InputError(f"fit={name!r} is unknown: use {' or '.join(fits)} (the aspect ratio is always kept)")
-    return fits[name]
-
-
 def preset_steps(name: str, published: tuple[int, ...]) -> tuple[int, ...]:
     """Steps per level of a preset: ``default`` as published, ``fast`` half as many.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, OfflineOption, RevisionOption
-from helios.cli.run import Outlet, Output, Run, check_target, make
+from helios.cli.run import Outlet, Output, Run, check_target, make, read_state
 
 
 def resume(
@@ -19,7 +19,7 @@ def resume(
     ] = None,
     model: ModelOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="F", help="Holds the new frames only.")] = None,
-    session: Annotated[
+    session_file: Annotated[
         Path | None, typer.Option("--session", metavar="F", help="Keep the stream's state here.")
     ] = None,
     device: DeviceOption = "auto",
@@ -36,16 +36,17 @@ def resume(
     Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
     """
     check_target(device, dtype)
-    output = Output.checked(out or str(state.with_suffix(".resumed.mp4")), as_float=as_float, force=force)
+    output = Output.checked(out or f"{state}.mp4", as_float=as_float, force=force)
+    outlet = Outlet.checked(output, session_file, quiet=quiet, as_json=as_json)
+    stream = read_state(state)
     run = Run.read(None, model, revision=revision, offline=offline)
-    run.check_state(state, num_frames)
+    run.check_state(stream, state, num_frames, prompt, blend)
     helios = run.load(device=device, dtype=dtype)
 
     def opener(report, pixels):
-        stream = helios.resume(state, num_frames=num_frames, progress=report.step, pixels=pixels)
+        session = helios.resume(state, num_frames=num_frames, progress=report.step, pixels=pixels)
         if prompt is not None:
-            stream.set_prompt(prompt, blend=blend)
-        return stream
+            session.set_prompt(prompt, blend=blend)
+        return session
 
-    outlet = Outlet(output=output, session_file=session, quiet=quiet, as_json=as_json, inputs={})
     make(helios, opener, run, outlet)

@@ -1,10 +1,9 @@
 """What ``generate`` and ``resume`` share: reading a recorded run, writing chunks as they come, reporting the result."""
 
-import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from helios.engine.pipeline import Helios
     from helios.engine.request import Request
     from helios.engine.session import PixelFormat, Session
+    from helios.engine.state import SessionState
 
 Opener = Callable[[Quiet, "PixelFormat"], "Session"]
 
@@ -49,7 +49,17 @@ class Outlet:
     session_file: Path | None
     quiet: bool
     as_json: bool
-    inputs: dict[str, Any]
+
+    @staticmethod
+    def checked(output: Output, session_file: Path | None, *, quiet: bool, as_json: bool) -> "Outlet":
+        """Raises: InputError when the state of the stream cannot be kept where it was asked for."""
+        from helios.engine.state import check_session_file
+
+        if session_file is not None:
+            if Path(output.path).absolute() == session_file.absolute():
+                raise InputError(f"the video and the session file are both {session_file}: give them different names")
+            check_session_file(session_file, overwrite=output.force)
+        return Outlet(output=output, session_file=session_file, quiet=quiet, as_json=as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,66 +69,88 @@ class Run:
     info: "CheckpointInfo"
     source: str | None
     request: "Request | None" = None
-    recorded_inputs: dict[str, Any]
+    dtype: str = "auto"
 
     @staticmethod
     def read(record_file: Path | None, model: str | None, *, revision: str | None, offline: bool) -> "Run":
         """Find the checkpoint of a new run, or of a recorded one (``model`` overrides what was recorded).
 
-        Raises: InputError when there is none, or a recorded input file has changed or is gone.
+        Raises: InputError when there is none, or the record is not that of a run on this checkpoint.
         """
         from helios.checkpoints import inspect, resolve
         from helios.engine.request import Request
         from helios.media import read_record
 
+        if model is not None and not model.strip():
+            raise InputError("--model is empty: name a checkpoint, or leave the option out for the small model")
         record = {} if record_file is None else read_record(record_file)
-        if record_file is not None and "timelines" not in record:
+        checkpoint = record.get("checkpoint")
+        if record_file is not None and not (isinstance(checkpoint, dict) and "identity" in checkpoint):
             raise InputError(f"{record_file} holds no record of a run: give a video that Helios made, or its .json")
         source = model or record.get("source")
         info = inspect(resolve(source, revision=revision, offline=offline or None))
-        if record and record["checkpoint"]["identity"] != info.identity:
+        if record_file is None:
+            return Run(info=info, source=_absolute(source))
+        if checkpoint["identity"] != info.identity:
             raise InputError(
-                f"{record_file} was made with another checkpoint ({record['checkpoint']['name']}): pass it with --model"
+                f"{record_file} was made with another checkpoint ({checkpoint.get('name')}): pass it with --model"
             )
-        request = Request.from_record(record) if record else None
-        return Run(info=info, source=source, request=request, recorded_inputs=_recorded_inputs(record))
+        request = Request.from_record(record)
+        return Run(info=info, source=_absolute(source), request=request, dtype=record.get("dtype", "auto"))
 
     def inputs_or(self, *, image: Path | None, video: Path | None) -> dict[str, Any]:
-        """The image or video given now, or else the recorded one."""
-        if image is None and video is None:
-            return dict(self.recorded_inputs)
-        return {"image": image, "video": video}
+        """The image or video given now, or else the recorded one.
+
+        Raises: InputError when the recorded file is gone or has changed.
+        """
+        if image is not None or video is not None or self.request is None:
+            return {"image": image, "video": video}
+        return {"image": None, "video": None} | {k: _recorded(k, e) for k, e in self.request.inputs.items()}
 
     def load(self, *, device: str, dtype: str) -> "Helios":
         from helios.engine.pipeline import Helios
 
         return Helios.from_info(self.info, device=device, dtype=dtype)
 
-    def check_state(self, path: Path, num_frames: int | None) -> None:
-        """Refuse, before weights load, a saved stream that cannot go on with this checkpoint.
+    def check_state(
+        self, stream: "SessionState", path: Path, num_frames: int | None, prompt: str | None, blend: int
+    ) -> None:
+        """Refuse, before weights load, a saved stream that cannot go on like this with this checkpoint.
 
         Raises: InputError.
         """
-        from helios.engine.state import SessionState
+        from helios.conditioning.timeline import Timeline, change_of
+        from helios.engine.pipeline import check
 
-        SessionState.load(path).extended(num_frames, identity=self.info.identity, path=path)
-
-
-def _recorded_inputs(record: dict) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"image": None, "video": None}
-    for kind, entry in record.get("inputs", {}).items():
-        path = Path(entry["path"])
-        if not path.is_file() or _sha256(path) != entry["sha256"]:
-            raise InputError(
-                f"the run began from the {kind} {path}, which is gone or has changed: pass it with --{kind}"
-            )
-        inputs[kind] = path
-    return inputs
+        change_of(blend)
+        state = stream.extended(num_frames, identity=self.info.identity, path=path)
+        timelines = tuple(Timeline.single(prompt) for _ in state.request.timelines) if prompt is not None else ()
+        check(self.info, replace(state.request, timelines=timelines or state.request.timelines))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _recorded(kind: str, entry: Mapping[str, str | None]) -> Path:
+    from helios.engine.start import file_sha256
+
+    path = Path(entry["path"] or "")
+    if not entry["path"] or not path.is_file() or file_sha256(path) != entry["sha256"]:
+        where = f"{kind} {path}, which is gone or has changed" if entry["path"] else f"{kind} that was not a file"
+        raise InputError(f"the run began from the {where}: pass it with --{kind}")
+    return path
+
+
+def _absolute(source: str | None) -> str | None:
+    """A local folder by its whole path, so that a repeat finds it from anywhere; anything else as it is."""
+    return str(Path(source).resolve()) if source and Path(source).is_dir() else source
+
+
+def read_state(path: Path) -> "SessionState":
+    """A saved stream, read before anything else is looked for.
+
+    Raises: InputError when the file is missing, damaged or no session.
+    """
+    from helios.engine.state import SessionState
+
+    return SessionState.load(path)
 
 
 def check_target(device: str, dtype: str) -> None:
@@ -146,7 +178,7 @@ def make(helios: "Helios", opener: Opener, run: Run, outlet: Outlet) -> None:
     output = outlet.output
     with reporter(quiet=outlet.quiet or outlet.as_json) as report:
         session = opener(report, FloatPixels() if output.as_float else Uint8Pixels())
-        record = {**helios.record(session.request), "source": run.source, "inputs": _described(outlet.inputs)}
+        record = {**helios.record(session.request), "source": run.source, "first_frame": session.frames_done}
         path = _write(session, outlet, record, report)
     _tell(helios, session, outlet, path, record, report)
 
@@ -168,6 +200,7 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> P
     )
     try:
         with writer:
+            writer.record["timelines"] = [timeline.to_json() for timeline in session.timelines]
             for chunk in session:
                 writer.write(chunk.frames)
                 report.chunk(chunk)
@@ -176,12 +209,6 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> P
     except KeyboardInterrupt:  # The writer has said what it kept.
         raise typer.Exit(130) from None
     return writer.path
-
-
-def _described(inputs: dict[str, Any]) -> dict[str, dict]:
-    """Recorded image and video: path and hash, so that a repeat can tell whether they changed."""
-    given = {kind: Path(path).resolve() for kind, path in inputs.items() if path is not None}
-    return {kind: {"path": str(path), "sha256": _sha256(path)} for kind, path in given.items()}
 
 
 def _tell(helios: "Helios", session: "Session", outlet: Outlet, path: Path, record: dict, report: Quiet) -> None:

@@ -42,10 +42,9 @@ def _print(file: Path, record: dict) -> None:
 
 def _rows(record: dict):
     for name, value in record.items():
-        if name == "timelines":
-            for cues in value:
-                for cue in cues:
-                    yield f"prompt from chunk {cue['chunk']}", cue["prompt"]
+        if name == "timelines" and isinstance(value, list):
+            for cue in (cue for cues in value for cue in cues):
+                yield f"prompt from chunk {cue['chunk']}", cue["prompt"]
         elif isinstance(value, dict):
             yield from ((f"{name}.{key}", str(inner)) for key, inner in value.items())
         else:

@@ -5,6 +5,7 @@ weights ``1/n, 2/n, ... 1``, so the first chunk after the change already shows t
 weights begin at 0 and lose that chunk), and the timeline never changes the length of the video.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +56,28 @@ class Cue:
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """What one chunk is conditioned on: ``(1 - weight) * before + weight * after`` in embedding space."""
+    """What one chunk is conditioned on, in embedding space.
 
-    before: str
-    after: str
-    weight: float = 1.0
+    Attributes:
+        steps: (prompt, weight) pairs. Begin with the first prompt's embedding; each further step moves that far (0 to 1)
+            towards its prompt. A blend that begins inside another one therefore goes on from where that one stands.
+    """
+
+    steps: tuple[tuple[str, float], ...]
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        return (self.after,) if self.weight == 1.0 else (self.before, self.after)
+        return tuple(prompt for prompt, _ in self.steps)
+
+    @property
+    def after(self) -> str:
+        """The prompt that is being turned to."""
+        return self.steps[-1][0]
+
+    @property
+    def weight(self) -> float:
+        """How far the last turn has come; 1 when its prompt stands alone."""
+        return self.steps[-1][1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +109,12 @@ class Timeline:
 
     def at(self, chunk: int) -> Mix:
         """The mix of prompts that governs a chunk."""
-        index = max(i for i, cue in enumerate(self.cues) if cue.chunk <= chunk)
-        cue, before = self.cues[index], self.cues[max(0, index - 1)]
-        weight = min(1.0, (chunk - cue.chunk + 1) / cue.change.chunks) if index else 1.0
-        return Mix(before=before.prompt, after=cue.prompt, weight=weight)
+        steps: list[tuple[str, float]] = [(self.cues[0].prompt, 1.0)]
+        for cue in self.cues[1:]:
+            if cue.chunk <= chunk:
+                weight = min(1.0, (chunk - cue.chunk + 1) / cue.change.chunks)
+                steps = [(cue.prompt, 1.0)] if weight == 1.0 else [*steps, (cue.prompt, weight)]
+        return Mix(steps=tuple(steps))
 
     def with_cue(self, cue: Cue) -> "Timeline":
         """A timeline that turns to another prompt at ``cue.chunk``; cues at or after that chunk are dropped."""
@@ -124,7 +140,7 @@ def timeline_of(entries: list[tuple[float, str]], *, fps: float, chunk_frames: i
     """
     change, by_chunk, previous = change_of(blend), {}, -1.0
     for seconds, prompt in entries:
-        if seconds < 0 or seconds <= previous:
+        if not previous < seconds < math.inf or seconds < 0:
             raise InputError(f"timeline time {seconds:g} s is out of order: times must rise, and begin at 0")
         if not prompt.strip():
             raise InputError(f"the timeline's prompt at {seconds:g} s is empty: write what the video should show")
@@ -140,7 +156,7 @@ def _first_chunk(seconds: float) -> int:
     return 0
 
 
-_LINE = re.compile(r"^\s*(?:(\d+):)?(\d+(?:\.\d+)?)s?\s*[:|,\t ]\s*(.+?)\s*$")
+_LINE = re.compile(r"^\s*(?:(\d+):)?(\d+(?:\.\d+)?)s?(?:[:|,]?\s+|\s*\|\s*)(\S.*?)\s*$")
 
 
 def read_timeline(path: str | Path) -> list[tuple[float, str]]:
@@ -149,7 +165,7 @@ def read_timeline(path: str | Path) -> list[tuple[float, str]]:
     Raises: InputError naming the file and the line that cannot be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the timeline {path}: {error}") from error
     entries = []

@@ -1,7 +1,8 @@
 """``Helios``: a loaded checkpoint that generates, streams and resumes video."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from helios.engine.acceleration import Acceleration
 from helios.engine.pace import InTurn, Pace
 from helios.engine.request import Request, guidance_for
 from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
-from helios.engine.start import Start, read_start
+from helios.engine.start import Start, describe_inputs, read_start
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
 from helios.engine.video import Chunk, Video
@@ -48,7 +49,7 @@ def prepare(
     negative_prompt: str = "",
     image: Any | None = None,
     video: Any | None = None,
-    fit: Any | None = None,
+    fit: str = "crop",
     num_frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -74,19 +75,20 @@ def prepare(
     request = Request(
         timelines=timelines,
         seeds=_seeds(seed, len(timelines)),
-        negative=negative_prompt,
+        negative=negative_prompt or "",
         num_frames=preset.num_frames if num_frames is None else num_frames,
-        height=height or preset.height,
-        width=width or preset.width,
+        height=preset.height if height is None else height,
+        width=preset.width if width is None else width,
         fps=fps,
-        steps=tuple(preset.steps if steps is None else steps),
+        steps=preset.steps if steps is None else _listed("steps", steps),
         guidance_scale=getattr(preset.guidance, "scale", 1.0) if guidance is None else guidance,
         motion=motion,
         anchor=anchor,
         amplify_first_chunk=preset.amplify_first_chunk if amplify_first_chunk is None else amplify_first_chunk,
         noise=noise,
+        fit=fit,
     )
-    return check(info, request, image=image, video=video, fit=fit, encoder=encoder)
+    return check(info, request, image=image, video=video, encoder=encoder)
 
 
 def check(
@@ -95,7 +97,6 @@ def check(
     *,
     image: Any | None = None,
     video: Any | None = None,
-    fit: Any | None = None,
     encoder: PromptEncoder | None = None,
 ) -> Prepared:
     """Check a whole request against a checkpoint and read its image or video. Loads no weights.
@@ -114,8 +115,9 @@ def check(
         fps=request.fps,
         geometry=info.geometry,
         anchor=plan.anchor,
-        fit=fit,
+        fit=request.fit,
     )
+    request = replace(request, inputs=describe_inputs(image=image, video=video))
     return Prepared(request=request, plan=plan, start=start)
 
 
@@ -145,6 +147,11 @@ def plan_for(info: CheckpointInfo, request: Request) -> SamplingPlan:
     )
 
 
+def _first_run(plan: SamplingPlan, level: int) -> int:
+    """Steps after which a level has run the network once: some guidance makes the first velocities zero unseen."""
+    return next(step + 1 for step in range(1000) if not plan.guidance.zeroes(level, step))
+
+
 def _timelines(
     prompts: str | Sequence[str] | None, timeline: TimelineLike | None, blend: int, fps: float, chunk_frames: int
 ) -> tuple[Timeline, ...]:
@@ -162,7 +169,17 @@ def _timelines(
 
 def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """One seed per video; a single number counts up over a batch."""
-    return tuple(seed + i for i in range(count)) if isinstance(seed, int) else tuple(seed)
+    if isinstance(seed, Iterable):
+        return tuple(seed)
+    if not isinstance(seed, Integral):
+        raise InputError(f"seed={seed!r} is not a whole number: pass one, or one per video")
+    return tuple(int(seed) + i for i in range(count))
+
+
+def _listed(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name}={values!r} is not a list: pass one number per level, for example (2, 2, 2)")
+    return tuple(values)
 
 
 class Helios:
@@ -249,8 +266,8 @@ class Helios:
         """Run every level of a prepared run and the decoder once, so that compilers and libraries have chosen their
         code, and allocators their memory, before the first chunk. Changes nothing else.
         """
-        request = replace(prepared.request, num_frames=1, steps=(1,) * len(prepared.request.steps))
-        request = replace(request, amplify_first_chunk=False)
+        steps = tuple(_first_run(prepared.plan, level) for level in range(self.info.geometry.levels))
+        request = replace(prepared.request, num_frames=1, steps=steps, amplify_first_chunk=False)
         for _ in self.open(replace(prepared, request=request, plan=plan_for(self.info, request))):
             pass
 
@@ -389,8 +406,10 @@ class Helios:
                 frames_BFHWC = np.empty(shape, chunk.frames_BFHWC.dtype)
             end = chunk.first_frame + chunk.frames_BFHWC.shape[1]
             frames_BFHWC[:, chunk.first_frame : end] = chunk.frames_BFHWC
-        record = self.record(request)
-        return [Video(frames_FHWC=frames, fps=request.fps, record=record) for frames in frames_BFHWC]
+        return [
+            Video(frames_FHWC=frames, fps=request.fps, record=self.record(request.of(i)))
+            for i, frames in enumerate(frames_BFHWC)
+        ]
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -401,10 +420,10 @@ def parse_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
 
     Raises: InputError for a name that Helios does not run in.
     """
-    if isinstance(name, torch.dtype):
-        return name
     if name == "auto":
         return default_dtype(device)
+    if name in _DTYPES.values():
+        return name
     if name not in _DTYPES:
         raise InputError(f"dtype={name!r} is unknown: use auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from helios.conditioning.timeline import Timeline
 from helios.device import device_memory
 from helios.engine.pace import InTurn, Pace, Piece
 from helios.engine.request import Request
@@ -130,6 +131,11 @@ class Session:
         return self.request.chunks(self.plan.geometry)
 
     @property
+    def timelines(self) -> tuple[Timeline, ...]:
+        """The prompts of each video, with every change so far."""
+        return self._text.timelines
+
+    @property
     def frames_done(self) -> int:
         """Frames of the video that have been handed out, those of resumed sessions included."""
         return self._state.frames_done
@@ -150,8 +156,14 @@ class Session:
         Args:
             blend: chunks over which the old prompt fades into it; 0 is a hard cut.
         Returns: the number of the first frame that shows it.
-        Raises: InputError when the prompt is empty or too long.
+        Raises: InputError when the prompt is empty or too long, or the video ends before it could show.
         """
+        first_frame = self._text.next_chunk * self.plan.geometry.chunk_frames
+        if first_frame >= self.request.num_frames:
+            end = self.request.num_frames
+            raise InputError(
+                f"a new prompt could show from frame {first_frame}, the video ends at {end}: make it longer"
+            )
         return self._text.change(prompt, blend=blend) * self.plan.geometry.chunk_frames
 
     def cancel(self) -> None:
@@ -221,6 +233,8 @@ class Session:
     def _hand_out(self, made: "_Made") -> Iterator[Chunk]:
         first_frame = made.before.chunk * self.plan.geometry.chunk_frames
         for piece in made.pieces:
+            if self.cancelled and first_frame > made.before.chunk * self.plan.geometry.chunk_frames:
+                return
             frames_BFHWC = piece.copy.wait()
             made.watch.finite.check(made.before.chunk)
             kept = self._cut(frames_BFHWC, first_frame)

@@ -3,6 +3,7 @@
 B videos, C channels, F pixel frames, H W pixel height and width.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,25 +103,25 @@ def read_start(
     fps: float,
     geometry: Geometry,
     anchor: AnchorPolicy,
-    fit: Any | None = None,
+    fit: str = "crop",
 ) -> Start:
     """Read and fit an image (path, PIL image or [H, W, 3] uint8) or a video (path or [F, H, W, 3] uint8) at ``fps``.
 
     Args:
-        fit: a :mod:`helios.media` fit; cropping by default. The aspect ratio is always kept.
+        fit: ``crop`` or ``pad``. The aspect ratio is always kept.
     Raises: InputError for both at once, media that cannot be read, or a video shorter than one chunk.
     """
     from helios import media
 
     if image is not None and video is not None:
         raise InputError("image and video were both given: a run starts from one of them, leave the other out")
-    fit = fit or media.Crop()
+    how = {"crop": media.Crop(), "pad": media.Pad()}[fit]
     if image is not None:
         frame_HWC = media.read_image(image)
-        fitted_FHWC = media.fit(frame_HWC[None], height, width, fit)
-        return FromImage(to_signed(torch.from_numpy(fitted_FHWC))[:, :, 0])
+        fitted_FHWC = media.fit(frame_HWC[None], height, width, how)
+        return FromImage(_signed(fitted_FHWC)[:, :, 0])
     if video is not None:
-        return _read_video(video, height, width, fps, geometry, chunks_in_window(geometry, anchor), fit)
+        return _read_video(video, height, width, fps, geometry, chunks_in_window(geometry, anchor), how)
     return FromText()
 
 
@@ -133,11 +134,39 @@ def _read_video(video: Any, height: int, width: int, fps: float, geometry: Geome
         first_HWC, tail_FHWC, total = clip.first_HWC, clip.last_FHWC, clip.total_frames
     else:
         frames_FHWC = np.asarray(video)
+        if frames_FHWC.ndim != 4 or frames_FHWC.shape[-1] != 3 or frames_FHWC.dtype != np.uint8 or not len(frames_FHWC):
+            shape = f"{frames_FHWC.dtype} of shape {frames_FHWC.shape}"
+            raise InputError(f"the video is {shape}: pass a path, or uint8 frames [F, H, W, 3]")
         first_HWC, tail_FHWC, total = frames_FHWC[0], frames_FHWC[-keep * geometry.chunk_frames :], len(frames_FHWC)
     if total < geometry.chunk_frames:
         raise InputError(
             f"the video has {total} frame(s) at {fps:g} fps: to go on from it Helios needs {geometry.chunk_frames} or more"
         )
-    chunks = last_chunks(to_signed(torch.from_numpy(media.fit(tail_FHWC, height, width, fit))), geometry)
-    first_BCHW = to_signed(torch.from_numpy(media.fit(first_HWC[None], height, width, fit)))[:, :, 0]
+    chunks = last_chunks(_signed(media.fit(tail_FHWC, height, width, fit)), geometry)
+    first_BCHW = _signed(media.fit(first_HWC[None], height, width, fit))[:, :, 0]
     return FromVideo(first_BCHW, chunks, total // geometry.chunk_frames - len(chunks))
+
+
+def _signed(frames_FHWC: np.ndarray) -> Tensor:
+    return to_signed(torch.from_numpy(np.array(frames_FHWC)))
+
+
+def describe_inputs(*, image: Any | None, video: Any | None) -> dict[str, dict[str, str | None]]:
+    """Path and SHA-256 of what a run begins from, so that a repeat can find it and tell whether it changed.
+
+    An image or video given as an array or a picture object has no path.
+    """
+    given = {kind: value for kind, value in (("image", image), ("video", video)) if value is not None}
+    return {kind: _described(value) for kind, value in given.items()}
+
+
+def _described(value: Any) -> dict[str, str | None]:
+    if not isinstance(value, str | Path):
+        return {"path": None, "sha256": hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}
+    path = Path(value).resolve()
+    return {"path": str(path), "sha256": file_sha256(path)}
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

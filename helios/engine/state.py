@@ -13,7 +13,7 @@ import torch
 
 from helios.conditioning.history import History
 from helios.engine.request import Request
-from helios.errors import InputError
+from helios.errors import GenerationError, InputError
 from helios.sampling.rollout import RolloutState
 
 _FORMAT = "helios-session-1"
@@ -38,6 +38,7 @@ class SessionState:
 
     def save(self, path: str | Path) -> Path:
         """Write the stream; the name appears when the file is whole."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = Path(path)
@@ -51,13 +52,13 @@ class SessionState:
             "anchored": history.anchored,
             "request": self.request.to_json(),
         }
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + ".session-part")
         try:
             save_file(tensors, part, metadata={"helios": json.dumps(header)})
-        except OSError as error:
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
-            raise InputError(f"cannot write the session file {path}: {error}") from error
-        os.replace(part, path)
+            raise GenerationError(f"cannot write the session file {path}: {error}") from error
         return path
 
     def extended(self, num_frames: int | None, *, identity: str, path: str | Path) -> "SessionState":
@@ -89,15 +90,35 @@ class SessionState:
         Raises: InputError when the file is missing, damaged or not a session.
         """
         tensors, header = _read(Path(path))
-        history = History(
-            window_BCTHW=tensors["window"], anchor_BCTHW=tensors["anchor"], anchored=bool(header["anchored"])
-        )
-        return SessionState(
-            rollout=RolloutState(history=history, chunk=header["chunk"]),
-            frames_done=header["frames_done"],
-            request=Request.from_json(header["request"]),
-            identity=header["identity"],
-        )
+        try:
+            window, anchor = tensors["window"], tensors["anchor"]
+            history = History(window_BCTHW=window, anchor_BCTHW=anchor, anchored=bool(header["anchored"]))
+            return SessionState(
+                rollout=RolloutState(history=history, chunk=int(header["chunk"])),
+                frames_done=int(header["frames_done"]),
+                request=Request.from_json(header["request"]),
+                identity=header["identity"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the session file {path} is damaged ({error}): save the stream again") from error
+
+
+def check_session_file(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse, before a run, a place where its state cannot be kept. Another session file may be written over.
+
+    Raises: InputError.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"the folder of the session file {path} does not exist: make it, or choose another place")
+    if path.is_dir():
+        raise InputError(f"the session file {path} is a folder: give the name of a file")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"the folder of the session file {path} cannot be written to: choose another place")
+    if path.exists() and not overwrite:
+        try:
+            _read(path)
+        except InputError as error:
+            raise InputError(f"{path} exists and is no session file: choose another name, or pass --force") from error
 
 
 def _read(path: Path) -> tuple[dict, dict]:
@@ -109,6 +130,6 @@ def _read(path: Path) -> tuple[dict, dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise InputError(f"cannot read the session file {path}: {error}") from error
-    if header.get("format") != _FORMAT:
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise InputError(f"{path} is not a session file of this version: write one with Session.save or --session")
     return tensors, header

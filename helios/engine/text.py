@@ -16,6 +16,8 @@ from helios.models.transformer.context import TextContext
 class Encoder(Protocol):
     """The prompt encoder as a stream sees it."""
 
+    def check(self, prompt: str) -> int: ...
+
     def encode(self, prompts: list[str]) -> Tensor: ...
 
 
@@ -40,11 +42,17 @@ class StreamText:
     def change(self, prompt: str, *, blend: int) -> int:
         """Turn every video to another prompt at the next chunk that has not begun; returns that chunk's number."""
         change = change_of(blend)
+        self._encoder.check(prompt)
         self._encoder.encode([prompt])  # In the caller's thread, so that the stream finds it cached.
         with self._lock:
             cue = Cue(chunk=self._next_chunk, prompt=prompt, change=change)
             self._timelines = tuple(timeline.with_cue(cue) for timeline in self._timelines)
             return self._next_chunk
+
+    @property
+    def next_chunk(self) -> int:
+        """The first chunk that a change of prompt can still reach."""
+        return self._next_chunk
 
     def begin_chunk(self, chunk: int) -> tuple[Mix, ...]:
         """Fix the prompts of a chunk; later changes take effect at the one after it."""
@@ -71,7 +79,8 @@ class StreamText:
         return self._negative
 
     def _mixed(self, mix: Mix) -> Tensor:
-        after_1SE = self._encoder.encode([mix.after])
-        if mix.weight == 1.0:
-            return after_1SE
-        return torch.lerp(self._encoder.encode([mix.before]), after_1SE, mix.weight)
+        (first, _), *others = mix.steps
+        embeds_1SE = self._encoder.encode([first])
+        for prompt, weight in others:
+            embeds_1SE = torch.lerp(embeds_1SE, self._encoder.encode([prompt]), weight)
+        return embeds_1SE

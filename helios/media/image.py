@@ -25,7 +25,12 @@ def read_image(source: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return np.array(_upright_rgb(source))
+        try:
+            return np.array(_upright_rgb(source))
+        except ValueError as error:
+            raise InputError(f"a picture of mode {source.mode} cannot be used ({error}): convert it to RGB") from error
+    if not isinstance(source, str | Path):
+        raise InputError(f"the image is a {type(source).__name__}: pass a path, a PIL image or a [H, W, 3] array")
     path = Path(source)
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the path of one picture")

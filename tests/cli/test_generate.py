@@ -27,8 +27,8 @@ def no_weights(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("weights were loaded before the input was checked")
 
-    for name in ("load_transformer", "load_vae"):
-        monkeypatch.setattr(f"helios.engine.pipeline.{name}", refuse)
+    for name in ("load_transformer", "load_vae", "load_text_encoder"):
+        monkeypatch.setattr(f"helios.checkpoints.load.{name}", refuse)
 
 
 def generate(*arguments: str) -> int:
@@ -85,12 +85,30 @@ def test_repeating_a_recorded_run_gives_the_same_bytes(model, tmp_path):
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+def test_a_repeat_keeps_the_fit_and_the_dtype(model, tmp_path):
+    Image.fromarray(np.arange(80 * 160 * 3, dtype=np.uint8).reshape(80, 160, 3)).save("start.png")
+    how = ["--fit", "pad", "--dtype", "bfloat16", "--image", "start.png", "-n", "20"]
+    assert generate(PROMPT, "-m", model, *how, "-o", "a.mp4", *SMALL) == 0
+    assert generate("--from", "a.mp4", "-o", "b.mp4") == 0
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_what_python_saved_can_be_repeated(model, helios_of, tmp_path):
+    Image.fromarray(np.arange(80 * 90 * 3, dtype=np.uint8).reshape(80, 90, 3)).save("start.png")
+    how = {"height": 64, "width": 64, "steps": (1, 1, 1), "num_frames": 20, "amplify_first_chunk": False}
+    videos = helios_of("distilled").generate_batch(["a red ball", PROMPT], image="start.png", seed=3, **how)
+    videos[1].save("a.npy")
+    assert generate("--from", "a.npy.json", "-m", model, "-o", "b.npy") == 0
+    assert np.abs(np.load("a.npy").astype(int) - np.load("b.npy")).max() <= 1
+
+
 def test_a_repeat_notices_a_changed_input(model, capsys):
     Image.fromarray(np.full((80, 90, 3), 200, np.uint8)).save("start.png")
     assert generate(PROMPT, "-m", model, "-n", "33", "--image", "start.png", "-o", "a.mp4", *SMALL) == 0
     Image.fromarray(np.full((80, 90, 3), 100, np.uint8)).save("start.png")
     capsys.readouterr()
     refused(capsys, "gone or has changed: pass it with --image", "--from", "a.mp4", "-o", "b.mp4")
+    assert generate("--from", "a.mp4", "--image", "start.png", "-o", "b.mp4") == 0
 
 
 def test_resuming_on_the_command_line_equals_one_run(model):
@@ -100,6 +118,36 @@ def test_resuming_on_the_command_line_equals_one_run(model):
     assert run(["resume", "s.session", "-m", model, "-n", "99", "-o", "rest.npy"]) == 0
     joined = np.concatenate([np.load("first.npy"), np.load("rest.npy")])
     assert np.array_equal(joined, np.load("whole.npy"))
+
+
+def test_resuming_refuses_before_weights_load(model, capsys, monkeypatch, tmp_path):
+    assert generate(PROMPT, "-m", model, "-n", "33", "-o", "a.npy", "--session", "s.session", *SMALL) == 0
+    capsys.readouterr()
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were loaded before the input was checked")
+
+    monkeypatch.setattr("helios.checkpoints.load.load_transformer", refuse)
+    for extra, words in (
+        (["--prompt", ""], "the prompt is empty"),
+        (["--prompt", "red circle " * 300], "the text encoder reads 512"),
+        (["--prompt", "x", "--blend", "-2"], "blend=-2"),
+        (["-n", "33"], "already has 33 frames"),
+        (["-n", "99", "--session", str(tmp_path)], "is a folder"),
+    ):
+        assert run(["resume", "s.session", "-m", model, "-n", "66", *extra]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+def test_damaged_records_are_refused(model, capsys, tmp_path):
+    assert generate(PROMPT, "-m", model, "-n", "5", "-o", "a.mp4", *SMALL) == 0
+    record = json.loads((tmp_path / "a.mp4.json").read_text())
+    capsys.readouterr()
+    for broken in ({"timelines": []}, {**record, "seeds": "x"}, {**record, "inputs": [1]}, {**record, "motion": None}):
+        (tmp_path / "broken.json").write_text(json.dumps(broken))
+        assert run(["generate", "--from", "broken.json", "-o", "b.mp4"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_timeline_is_one_video(model, tmp_path):
@@ -160,7 +208,16 @@ def test_an_existing_file_is_kept(model, capsys, tmp_path, no_weights):
         ([PROMPT, "--seed", "-1"], "seed=-1"),
         ([PROMPT, "--fps", "0"], "fps=0"),
         (["--from", "missing.mp4"], "missing.mp4"),
-        ([PROMPT, "--from", "some.mp4"], "leave the prompt and the timeline out"),
+        ([PROMPT, "--from", "some.mp4"], "leave prompt out"),
+        (["--from", "some.mp4", "--seed", "7", "-n", "5"], "leave num-frames, seed out"),
+        ([PROMPT, "--fps", "inf"], "fps=inf"),
+        ([PROMPT, "--guidance", "inf"], "guidance=inf"),
+        ([PROMPT, "-H", "0"], "0x"),
+        ([PROMPT, "-H", "1000000", "-W", "1000000"], "at most 8192x8192"),
+        ([PROMPT, "--model", ""], "--model is empty"),
+        ([PROMPT, "--session", "no/folder/s.session"], "does not exist"),
+        ([PROMPT, "--out", "x.mp4", "--session", "x.mp4"], "give them different names"),
+        ([PROMPT, "--noise", "reference", "--session", "s.session"], "leave --session out"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_two(model, capsys, no_weights, tmp_path, arguments, words):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,21 @@ def test_a_blend_loses_no_chunk():
     """The published weights begin at 0, so that the first chunk after the change still shows the old prompt (B9)."""
     timeline = Timeline(cues=(Cue(chunk=0, prompt="a"), Cue(chunk=2, prompt="b", change=Blend(chunks=4))))
     assert [timeline.at(chunk).weight for chunk in range(2, 8)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert timeline.at(2) == Mix(before="a", after="b", weight=0.25)
+    assert timeline.at(2) == Mix(steps=(("a", 1.0), ("b", 0.25)))
+
+
+def test_a_blend_inside_a_blend_goes_on_from_where_it_stands():
+    cues = (Cue(chunk=0, prompt="a"), Cue(chunk=1, prompt="b", change=Blend(chunks=4)))
+    timeline = Timeline(cues=(*cues, Cue(chunk=2, prompt="c", change=Blend(chunks=4))))
+    shares = []
+    for chunk in range(8):
+        share = {"a": 0.0, "b": 0.0, "c": 0.0}
+        for prompt, weight in timeline.at(chunk).steps:
+            share = {name: value * (1 - weight) + (weight if name == prompt else 0) for name, value in share.items()}
+        shares.append(share)
+    assert all(sum(share.values()) == pytest.approx(1) for share in shares)
+    jumps = [max(abs(x[n] - y[n]) for n in "abc") for x, y in pairwise(shares)]
+    assert max(jumps) < 0.4 and shares[-1]["c"] == 1.0
 
 
 def test_the_last_prompt_holds_to_the_end():
@@ -71,6 +87,8 @@ def test_json_round_trip():
         ([(1, "a")], "first prompt must be at time 0"),
         ([(-1, "a")], "-1 s is out of order"),
         ([(0, " ")], "is empty"),
+        ([(0, "a"), (float("nan"), "b")], "out of order"),
+        ([(0, "a"), (float("inf"), "b")], "out of order"),
         ([], "timeline is empty"),
     ],
 )

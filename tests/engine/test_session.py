@@ -121,6 +121,25 @@ def test_a_later_prompt_never_changes_an_earlier_chunk(settings):
     assert not np.array_equal(changed[33:66], plain[33:66])
 
 
+@pytest.mark.parametrize("prompt,words", [("", "is empty"), (" &nbsp; ", "is empty"), ("red " * 600, "512")])
+def test_a_bad_prompt_leaves_the_stream_as_it_was(fast, prompt, words):
+    helios, how = fast
+    session = helios.session(PROMPT, num_frames=66, **how)
+    next(session)
+    with pytest.raises(InputError, match=words):
+        session.set_prompt(prompt)
+    assert np.array_equal(next(session).frames, helios.generate(PROMPT, num_frames=66, **how).frames[33:])
+    with pytest.raises(InputError, match="the video ends at 66"):
+        session.set_prompt(OTHER)
+
+
+def test_numbers_of_any_kind_are_taken(fast, tmp_path):
+    helios, how = fast
+    how = {**how, "seed": np.int64(3), "height": np.int64(64), "steps": [1, 1, 1]}
+    video = helios.generate(PROMPT, num_frames=np.int64(20), fps=np.float32(12), **how)
+    assert video.save(tmp_path / "a.mp4").is_file() and video.record["seeds"] == (3,)
+
+
 def test_prompts_land_where_they_said_they_would(fast):
     helios, how = fast
     session = helios.session(PROMPT, num_frames=132, **how)
@@ -309,6 +328,13 @@ def test_damaged_session_files_are_named(tmp_path, fast):
         ({"anchor": "last"}, "anchor='last'"),
         ({"noise": "pink"}, "noise='pink'"),
         ({"seed": -1}, "seed=-1"),
+        ({"seed": None}, "seed=None"),
+        ({"num_frames": 1.5}, "num_frames=1.5"),
+        ({"steps": 2}, "steps=2 is not a list"),
+        ({"fit": "stretch"}, "fit='stretch'"),
+        ({"fps": float("nan")}, "fps=nan"),
+        ({"image": 3}, "the image is a int"),
+        ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, "the video is uint8"),
         ({"timeline": [(0, "a")]}, "a prompt and a timeline were both given"),
         ({"image": np.zeros((8, 8, 3), np.uint8), "video": np.zeros((33, 8, 8, 3), np.uint8)}, "both given"),
         ({"video": np.zeros((32, 64, 64, 3), np.uint8)}, "the video has 32 frame"),

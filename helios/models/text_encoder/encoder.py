@@ -74,8 +74,13 @@ class PromptEncoder:
         """
         if isinstance(prompts, str):
             raise TypeError("encode takes a list of prompts")
-        with self._lock:
-            states = [self._state(clean_prompt(prompt)) for prompt in prompts]
+        texts = [clean_prompt(prompt) for prompt in prompts]
+        states = [self._states.get(text) for text in texts]
+        if any(
+            state is None for state in states
+        ):  # A stream of known prompts never waits for another thread's new one.
+            with self._lock:
+                states = [self._state(text) for text in texts]
         padded_BSE = states[0].new_zeros(len(states), self.max_tokens, states[0].shape[-1])
         for row_SE, state_SE in zip(padded_BSE, states, strict=True):
             row_SE[: len(state_SE)] = state_SE
