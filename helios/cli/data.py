@@ -130,6 +130,7 @@ def show(
     Example: `helios data show my-data`
     """
     from helios.data.loader import read_index
+    from helios.data.plan import size_in_words
 
     index = read_index(folder)
     sizes: dict[str, dict[str, int]] = {}
@@ -151,7 +152,7 @@ def show(
         return
     for size, counts in sizes.items():
         typer.echo(f"{size}: {counts['clips']} clips, {counts['chunks']} chunks")
-    typer.echo(f"{facts['captions']} captions, {facts['bytes'] / 1e9:.3f} GB")
+    typer.echo(f"{facts['captions']} captions, {size_in_words(facts['bytes'])}")
     _name_skipped([(skip["name"], skip["reason"]) for skip in index["skipped"]], err=False)
 
 
@@ -212,13 +213,15 @@ def _line_per_tenth(progress: "Progress") -> None:
 
 
 def _announce(plan: "Plan", *, quiet: bool, as_json: bool, dry_run: bool) -> None:
+    from helios.data.plan import size_in_words
+
     estimate = plan.estimate
     if dry_run and as_json:
         facts = {**asdict(estimate), "total": estimate.total, "skipped": [asdict(skip) for skip in plan.skipped]}
         typer.echo(json.dumps(facts))
     elif not quiet:
-        parts = ", ".join(f"{name} {getattr(estimate, name) / 1e9:.3f}" for name in ("latents", "stills", "text"))
-        text = f"{estimate.clips} clips, {estimate.chunks} chunks, {estimate.total / 1e9:.3f} GB on disk ({parts})"
+        parts = ", ".join(f"{name} {size_in_words(getattr(estimate, name))}" for name in ("latents", "stills", "text"))
+        text = f"{estimate.clips} clips, {estimate.chunks} chunks, {size_in_words(estimate.total)} on disk ({parts})"
         typer.echo(text, err=not dry_run)
         if dry_run:
             _name_skipped(_pairs(plan.skipped), err=False)

@@ -43,10 +43,16 @@ class Buckets:
             known = ", ".join(map(size_text, self.sizes))
             raise InputError(f"only={size_text(self.only)} is none of the sizes: use one of {known}")
 
-    def nearest(self, height: int, width: int) -> tuple[int, int] | None:
-        """The size that minimises ``|height * w - width * h|``, the last of equals; None where ``only`` rules it out."""
+    def nearest(self, height: int, width: int) -> tuple[int, int]:
+        """The size that minimises ``|height * w - width * h|``; the last of equals.
+
+        Raises: InputError where ``only`` rules it out.
+        """
         best = min(reversed(self.sizes), key=lambda size: abs(height * size[1] - width * size[0]))
-        return best if self.only in (None, best) else None
+        if self.only is not None and best != self.only:
+            given, found, kept = map(size_text, ((height, width), best, self.only))
+            raise InputError(f"{given} is nearest to {found}, and only {kept} is kept")
+        return best
 
     def check(self, geometry: Geometry) -> None:
         """Raises: InputError for a size that the checkpoint cannot take."""

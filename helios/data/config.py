@@ -26,7 +26,7 @@ class PrepareConfig:
         latent_dtype: of the stored latents: float32, float16 or bfloat16.
         text_dtype: of the stored text states.
         seed: of the posterior's samples.
-        shard_chunks: chunks per file; a killed run loses at most the file that it was filling.
+        shard_chunks: chunks per file.
     """
 
     buckets: Buckets

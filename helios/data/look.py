@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import torch
 
 from helios.checkpoints import CheckpointInfo, load_prompt_encoder
-from helios.data.buckets import size_text
 from helios.data.config import PrepareConfig
 from helios.data.identity import identities
 from helios.data.plan import FORMAT, Plan, PlannedVideo
@@ -156,7 +156,7 @@ def _count_tokens(
     captions = {_clean(caption, config): None for source in sources for caption in source.captions}
     if not config.text:
         return dict.fromkeys(captions, 0)
-    encoder = load_prompt_encoder(info, "cpu", None)
+    encoder = load_prompt_encoder(info, "cpu", torch.float32)
     counted: dict[str, int | InputError] = {}
     for caption in captions:
         try:
@@ -203,10 +203,7 @@ def _look_at_all(
 def _look(root: Path, source: Source, geometry: Geometry, config: PrepareConfig) -> PlannedVideo | InputError:
     """One video's range and size, or why it cannot be used."""
     try:
-        height, width = _shown_size(root / source.file, source)
-        size = config.buckets.nearest(height, width)
-        if size is None:
-            raise InputError(f"{height}x{width} is nearest to another size than {size_text(config.buckets.only)}")
+        size = config.buckets.nearest(*_shown_size(root / source.file, source))
         first, end = _range(root / source.file, source, config.fps)
         if (end - first) // geometry.chunk_frames < config.min_chunks:
             rate = "" if config.fps is None else f" at {config.fps:g} fps"

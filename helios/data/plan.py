@@ -16,7 +16,7 @@ from helios.data.sources import Skipped, Source
 from helios.shapes import Geometry
 
 FORMAT = 1
-CAPTIONS_PER_FILE = 256
+CAPTIONS_PER_FILE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class PlannedVideo:
     @staticmethod
     def from_dict(facts: Mapping[str, Any]) -> "PlannedVideo":
         """From what ``asdict`` and JSON make of it."""
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in facts["source"].items()}
+        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in facts["source"].items()}
         return PlannedVideo(
             source=Source(**fields), first=facts["first"], frames=facts["frames"], size=tuple(facts["size"])
         )
@@ -145,16 +145,26 @@ class Plan:
     @cached_property
     def estimate(self) -> Estimate:
         """Bytes that the tensors take; headers and the index add little."""
-        item, channels = ITEM_BYTES[self.config.latent_dtype], self.geometry.latent_channels
-        latents = stills = 0
-        for clip in self.clips:
-            rows, columns = self.geometry.latent_size(*clip.video.size)
-            frame = channels * rows * columns * item
-            latents += frame * clip.chunks * self.geometry.chunk_latent_frames
-            stills += frame * 2 * (clip.chunks - 1) * self.config.stills
-        text = self.text_tokens * self.text_width * ITEM_BYTES[self.config.text_dtype] * self.config.text
-        chunks = sum(clip.chunks for clip in self.clips)
-        return Estimate(clips=len(self.clips), chunks=chunks, latents=latents, stills=stills, text=text)
+        latents, stills = (sum(sizes) for sizes in zip((0, 0), *map(self._clip_bytes, self.clips)))
+        return Estimate(
+            clips=len(self.clips),
+            chunks=sum(clip.chunks for clip in self.clips),
+            latents=latents,
+            stills=stills,
+            text=self.text_tokens * self.text_width * ITEM_BYTES[self.config.text_dtype] * self.config.text,
+        )
+
+    @cached_property
+    def working_bytes(self) -> int:
+        """Needed beside the data set while it is made: the clips of one file are written apart, then together."""
+        return max(sum(sum(self._clip_bytes(clip)) for clip in shard) for shard in self.shards)
+
+    def _clip_bytes(self, clip: PlannedClip) -> tuple[int, int]:
+        """Of its latents and of its stills."""
+        rows, columns = self.geometry.latent_size(*clip.video.size)
+        frame = self.geometry.latent_channels * rows * columns * ITEM_BYTES[self.config.latent_dtype]
+        stills = 2 * (clip.chunks - 1) if self.config.stills else 0
+        return frame * clip.chunks * self.geometry.chunk_latent_frames, frame * stills
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,3 +182,8 @@ class Plan:
                 "text_tokens": self.text_tokens,
             }
         )
+
+
+def size_in_words(count: int) -> str:
+    """Bytes in MB or GB."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -16,14 +16,16 @@ from torch import Tensor
 from helios.checkpoints import CheckpointInfo, load_prompt_encoder, load_vae
 from helios.data.encode import WindowEncoder, text_states
 from helios.data.look import Progress, Show
-from helios.data.plan import CAPTIONS_PER_FILE, FORMAT, Plan, PlannedClip
+from helios.data.plan import CAPTIONS_PER_FILE, FORMAT, Plan, PlannedClip, size_in_words
 from helios.data.shards import (
     INDEX,
     PLAN,
     caption_name,
+    clip_path,
     latent_file,
     latents_name,
     read_meta,
+    read_tensors,
     readable_json,
     remove_leftovers,
     stills_name,
@@ -127,20 +129,25 @@ def _begin(plan: Plan, out: Path) -> None:
     earlier = earlier_plan(out)
     if earlier is not None and earlier != plan.to_json():
         raise InputError(f"{out} was begun with another plan: use another folder")
-    folder = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    there = sum(file.stat().st_size for file in out.glob("*.safetensors")) if out.exists() else 0
-    free, needed = shutil.disk_usage(folder).free, plan.estimate.total - there
-    if needed > free:
-        raise InputError(
-            f"the data set needs {needed / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free: make room, or "
-            "store float16 latents"
-        )
+    if not (out / INDEX).is_file():
+        _check_room(plan, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}): choose another place") from error
     if earlier is None:
         write_whole(out / PLAN, plan.to_json().encode())
+
+
+def _check_room(plan: Plan, out: Path) -> None:
+    folder = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    there = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
+    free, needed = shutil.disk_usage(folder).free, plan.estimate.total + plan.working_bytes - there
+    if needed > free:
+        raise InputError(
+            f"the data set needs {size_in_words(needed)} more and {folder} has {size_in_words(free)} free: make room, "
+            "or store float16 latents"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,49 +177,61 @@ class _Run:
             encoder.forget()
 
     def clips(self, workers: int, latents_per_part: int | None) -> None:
-        """Encode the clips of the files that are missing."""
+        """Encode the clips of the files that are missing; a clip that is done is kept while its file is not."""
         missing = self._missing(len(self.plan.shards), latent_file)
         if not missing:
             return
-        encoder = WindowEncoder(
+        todo = [clip for number in missing for clip in self.plan.shards[number] if self._meta(clip) is None]
+        tell, encoder = self._tell(todo), self._encoder(latents_per_part)
+        waiting = {clip.number for clip in todo}
+        frames, fps = self.plan.geometry.chunk_frames, self.plan.config.fps
+        windows = clip_windows(self.plan.root, todo, frames=frames, fps=fps, workers=workers)
+        by_clip = groupby(windows, key=lambda window: window[0].number)
+        try:
+            for number in missing:
+                for clip in self.plan.shards[number]:
+                    if clip.number in waiting:
+                        self._write_clip(clip, next(by_clip)[1], encoder, tell)
+                self._join(number)
+                for clip in self.plan.shards[number]:
+                    clip_path(self.out, clip.number).unlink()
+        finally:
+            windows.close()
+
+    def _encoder(self, latents_per_part: int | None) -> WindowEncoder:
+        return WindowEncoder(
             vae=load_vae(self.info, self.device),
             geometry=self.plan.geometry,
             seed=self.plan.config.seed,
             latents_per_part=latents_per_part,
         )
-        clips = [clip for number in missing for clip in self.plan.shards[number]]
-        windows = clip_windows(
-            self.plan.root,
-            clips,
-            frames=self.plan.geometry.chunk_frames,
-            fps=self.plan.config.fps,
-            workers=workers,
-        )
-        by_clip = groupby(windows, key=lambda window: window[0].number)
-        tell = self._tell(clips)
-        try:
-            for number in missing:
-                self._write_clips(number, by_clip, encoder, tell)
-        finally:
-            windows.close()
 
-    def _write_clips(
-        self, number: int, by_clip: Iterator[tuple[int, Iterator[Window]]], encoder: WindowEncoder, tell: "_Tell"
-    ) -> None:
+    def _write_clip(self, clip: PlannedClip, windows: Iterator[Window], encoder: WindowEncoder, tell: "_Tell") -> None:
         tensors: dict[str, Tensor] = {}
         short: dict[int, tuple[int, str]] = {}
+        latents, stills, failure = self._encode(clip, windows, encoder, tell)
+        if failure is not None:
+            kept = len(latents) if len(latents) >= self.plan.config.min_chunks else 0
+            short[clip.number] = (kept, clip.video.source.reason(self.plan.root, failure))
+            latents, stills = latents[:kept], stills[: max(0, kept - 1)]
+        if latents:
+            tensors[latents_name(clip.number)] = torch.cat(latents, dim=1)
+        if stills:
+            tensors[stills_name(clip.number)] = torch.cat(stills)
+        write_shard(clip_path(self.out, clip.number), tensors, {"plan": self.plan.fingerprint, "short": short})
+
+    def _join(self, number: int) -> None:
+        """Make a file of its clips' own files."""
+        tensors: dict[str, Tensor] = {}
+        short: dict[str, tuple[int, str]] = {}
         for clip in self.plan.shards[number]:
-            _, windows = next(by_clip)
-            latents, stills, failure = self._encode(clip, windows, encoder, tell)
-            if failure is not None:
-                kept = len(latents) if len(latents) >= self.plan.config.min_chunks else 0
-                short[clip.number] = (kept, clip.video.source.reason(self.plan.root, failure))
-                latents, stills = latents[:kept], stills[: max(0, kept - 1)]
-            if latents:
-                tensors[latents_name(clip.number)] = torch.cat(latents, dim=1)
-            if stills:
-                tensors[stills_name(clip.number)] = torch.cat(stills)
+            tensors |= read_tensors(clip_path(self.out, clip.number))
+            short |= (self._meta(clip) or {})["short"]
         write_shard(self.out / latent_file(number), tensors, {"plan": self.plan.fingerprint, "short": short})
+
+    def _meta(self, clip: PlannedClip) -> dict[str, Any] | None:
+        """What is known of a clip's own file; None where there is none."""
+        return read_meta(clip_path(self.out, clip.number), self.plan.fingerprint)
 
     def _encode(
         self, clip: PlannedClip, windows: Iterator[Window], encoder: WindowEncoder, tell: "_Tell"

@@ -3,12 +3,14 @@
 OUT/plan.json                     what will be made; written first
 OUT/text-00000.safetensors        states of captions, one tensor [S, E] per caption
 OUT/latents-00000.safetensors     "000012/latents" [C, T, H, W] and "000012/stills" [2 (chunks - 1), C, H, W]
+OUT/unfinished/000012.safetensors a clip whose file is not complete yet
 OUT/index.json                    every clip; written last
 """
 
 import errno
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +25,7 @@ from helios.errors import GenerationError
 PLAN, INDEX = "plan.json", "index.json"
 _META = "helios"
 _PART = ".part"
+_UNFINISHED = "unfinished"
 
 
 class FullDisk(GenerationError):
@@ -32,6 +35,11 @@ class FullDisk(GenerationError):
 def latent_file(number: int) -> str:
     """Name of a file of clips."""
     return f"latents-{number:05d}.safetensors"
+
+
+def clip_path(folder: Path, clip: int) -> Path:
+    """The file of one clip, until it is joined with its neighbours'."""
+    return folder / _UNFINISHED / f"{clip:06d}.safetensors"
 
 
 def text_file(number: int) -> str:
@@ -61,6 +69,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
+        path.parent.mkdir(exist_ok=True)
         with part.open("wb") as stream:
             stream.write(data)
             stream.flush()
@@ -110,7 +119,15 @@ def _line(value: Any) -> str:
     return text if whole else json.dumps(value)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a finished file, mapped."""
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed runs left half written."""
+    """Delete what killed runs left, once everything is finished."""
+    shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)

@@ -6,9 +6,10 @@ F frames of a window (33), H W height and width in pixels.
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ import numpy as np
 
 from helios.data.plan import PlannedClip, PlannedVideo
 from helios.errors import InputError
-from helios.media.decode import timed_frames
+from helios.media.decode import TimedFrame, timed_frames
 from helios.media.fitting import Crop, fit
 from helios.media.timing import frame_rate, nearest_in_time
 
@@ -31,7 +32,7 @@ _POLL_S = 0.1
 
 def clip_windows(
     root: Path, clips: Iterable[PlannedClip], *, frames: int, fps: float | None, workers: int
-) -> Iterator[Window]:
+) -> Generator[Window, None, None]:
     """The windows of all clips, in order, each with its clip.
 
     Memory does not depend on the number or length of videos: ``workers`` of them are open, each at most
@@ -52,27 +53,26 @@ def clip_windows(
 
 def _windows_of_video(root: Path, clips: list[PlannedClip], frames: int, fps: float | None) -> Iterator[Window]:
     pictures = _pictures(root, clips[0].video, fps)
-    seen, failure = 0, None
+    seen, result = 0, None
     for clip in clips:
         for window in range(clip.first_window, clip.first_window + clip.chunks):
-            if failure is None:
-                try:
-                    window_FHWC = _next_window(pictures, skip=window * frames - seen, frames=frames)
-                    seen = (window + 1) * frames
-                    yield clip, window_FHWC
-                    continue
-                except InputError as error:
-                    failure = error
-            yield clip, failure
-            break
+            if not isinstance(result, InputError):
+                result = _next_window(pictures, skip=window * frames - seen, frames=frames)
+                seen = (window + 1) * frames
+            yield clip, result
+            if isinstance(result, InputError):
+                break
 
 
-def _next_window(pictures: Iterator[Callable[[], np.ndarray]], *, skip: int, frames: int) -> np.ndarray:
-    """Stack the next frames; skipped ones are decoded but neither converted nor resized."""
-    deque(islice(pictures, skip), maxlen=0)
-    shown = [picture() for picture in islice(pictures, frames)]
+def _next_window(pictures: Iterator[Callable[[], np.ndarray]], *, skip: int, frames: int) -> np.ndarray | InputError:
+    """Stack the next frames, or why that is impossible; skipped ones are decoded but not converted nor resized."""
+    try:
+        deque(islice(pictures, skip), maxlen=0)
+        shown = [picture() for picture in islice(pictures, frames)]
+    except InputError as error:
+        return error
     if len(shown) < frames:
-        raise InputError("it holds fewer frames than it says: copy it again or convert it to MP4")
+        return InputError("it holds fewer frames than it says: copy it again or convert it to MP4")
     return np.stack(shown)
 
 
@@ -82,17 +82,20 @@ def _pictures(root: Path, video: PlannedVideo, fps: float | None) -> Iterator[Ca
     if fps is not None:
         timed = nearest_in_time(((frame.time, frame.duration, frame) for frame in timed), frame_rate(fps))
     for frame in islice(timed, video.first, None):
-        yield lambda frame=frame: _fitted(frame.rgb(), video)
+        yield partial(_fitted, frame, video)
 
 
-def _fitted(pixels_HWC: np.ndarray, video: PlannedVideo) -> np.ndarray:
+def _fitted(frame: TimedFrame, video: PlannedVideo) -> np.ndarray:
+    pixels_HWC = frame.rgb()
     if video.source.crop is not None:
         x0, x1, y0, y1 = video.source.crop
         pixels_HWC = np.ascontiguousarray(pixels_HWC[y0:y1, x0:x1])
     return fit(pixels_HWC, *video.size, Crop())
 
 
-def in_order(jobs: Iterable[Job], work: Callable[[Job], Iterable[Item]], *, workers: int, ahead: int) -> Iterator[Item]:
+def in_order(
+    jobs: Iterable[Job], work: Callable[[Job], Iterable[Item]], *, workers: int, ahead: int
+) -> Generator[Item, None, None]:
     """What ``work`` yields for every job, one job after the other, while the next jobs are already being worked on.
 
     Args:

@@ -18,9 +18,12 @@ def test_the_nearest_size_is_the_last_of_the_best(height, width):
 
 @given(sides, sides)
 def test_only_keeps_what_is_nearest_to_one_size(height, width):
-    nearest = Buckets(sizes=RELEASED_SIZES).nearest(height, width)
-    only = Buckets(sizes=RELEASED_SIZES, only=(384, 640)).nearest(height, width)
-    assert only == (nearest if nearest == (384, 640) else None)
+    only = Buckets(sizes=RELEASED_SIZES, only=(384, 640))
+    if Buckets(sizes=RELEASED_SIZES).nearest(height, width) == (384, 640):
+        assert only.nearest(height, width) == (384, 640)
+    else:
+        with pytest.raises(InputError, match=f"{height}x{width} is nearest to .* and only 384x640 is kept"):
+            only.nearest(height, width)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,10 @@ def prepare(run, tiny):
 def test_a_folder_in_one_command(prepare, run, folder, tmp_path):
     code, out, err = prepare(folder, "-o", tmp_path / "data", "--no-stills")
     assert code == 0 and "(3 clips, 6 chunks)" in out
-    assert "3 clips, 6 chunks, 0.000 GB on disk" in err and "encoding chunks: 6 of 6" in err
+    assert (
+        "3 clips, 6 chunks, 0.1 MB on disk (latents 0.1 MB, stills 0.0 MB, text 0.0 MB)" in err
+        and "encoding chunks: 6 of 6" in err
+    )
     code, out, _ = run("show", tmp_path / "data")
     assert code == 0 and "32x32: 3 clips, 6 chunks" in out
     facts = json.loads(run("show", tmp_path / "data", "--json")[1])

@@ -22,7 +22,7 @@ from tests.data.videos import write_folder
 
 def content(folder):
     """Every file of a data set, byte for byte."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "unfinished"}
 
 
 def tensors(folder):
@@ -160,7 +160,7 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path, quick, monke
     with monkeypatch.context() as patch:
         tick, counted = events(patch, limit=-1)
         make(folder, tmp_path / "count", show=tick)
-    assert counted() == 2 + 3 + 5  # captions, chunks, files
+    assert counted() == 2 + 3 + 5 + 2  # captions, chunks, files, clips
     for limit in range(1, counted() + 1):
         out = tmp_path / f"killed-{limit}"
         with monkeypatch.context() as patch:
@@ -260,10 +260,11 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path, make):
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["a.txt"]
 
 
-def test_too_little_room_is_said_before_anything_is_written(folder, tmp_path, make, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(InputError, match=r"GB more and .* make room"):
+def test_too_little_room_is_said_before_anything_is_written(folder, tmp_path, make, model, monkeypatch):
+    usage, plan = shutil.disk_usage(tmp_path), make_plan(find_sources(folder), model.info, CONFIG)
+    short = usage._replace(free=plan.estimate.total + 1000)  # the last file needs its clips beside it
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: short)
+    with pytest.raises(InputError, match=r"needs 0\.\d MB more and .* has 0\.\d MB free: make room"):
         make(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -278,7 +279,7 @@ def test_a_full_disk_keeps_what_is_finished(folder, tmp_path, quick, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(shards.os, "fsync", full)
-        with pytest.raises(GenerationError, match="disk is full.*latents-00001.*goes on"):
+        with pytest.raises(GenerationError, match="disk is full.*unfinished/000001.*goes on"):
             quick(folder, out)
     assert sorted(content(out)) == ["latents-00000.safetensors", "plan.json", "text-00000.safetensors"]
     quick(folder, out)
