@@ -20,6 +20,7 @@ from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios, Prepared
 from helios.engine.session import FloatPixels
 from helios.engine.video import ChunkTimings
+from helios.engine.watch import Stopwatch
 from helios.errors import InputError
 
 
@@ -35,6 +36,7 @@ class Run:
         chunk_s: seconds of each chunk after the first one handed out; empty where chunks are not handed out.
         chunks: what each chunk spent its time on; empty likewise.
         allocated: bytes on the device (on the CPU: of the process) after each chunk.
+        denoise_s, decode_s: the network's evaluations and the VAE, over the whole run.
         last_frames_FHWC: of the last chunk, uint8.
     """
 
@@ -46,6 +48,8 @@ class Run:
     chunk_s: tuple[float, ...] = ()
     chunks: tuple[ChunkTimings, ...] = ()
     allocated: tuple[int, ...] = ()
+    denoise_s: float
+    decode_s: float
     last_frames_FHWC: np.ndarray | None = field(default=None, repr=False)
 
     @property
@@ -95,6 +99,8 @@ class HeliosContender:
             chunk_s=tuple(after - before for before, after in pairwise(marks)),
             chunks=tuple(timings),
             allocated=tuple(allocated),
+            denoise_s=sum(t.condition + sum(t.levels) for t in timings),
+            decode_s=sum(t.decode for t in timings),
             last_frames_FHWC=chunk.frames,
         )
 
@@ -122,6 +128,8 @@ class DiffusersContender:
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             self._pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
         self._request, self._device = request, helios.device
+        self._denoise = _CallTimer(self._pipe.transformer, "forward", helios.device)
+        self._decode = _CallTimer(self._pipe.vae, "decode", helios.device)
         self._text = _text_arguments(helios, prepared)
 
     def _arguments(self) -> dict[str, Any]:
@@ -144,16 +152,48 @@ class DiffusersContender:
 
     def run(self) -> Run:
         began, cpu = time.perf_counter(), time.process_time()
-        self.pixels()
-        synchronize(self._device)
+        with self._denoise, self._decode:
+            self.pixels()
+            synchronize(self._device)
         wall = time.perf_counter() - began
-        # It makes every frame that was asked for, and hands out a few less (4 m + 1): all of them count.
-        frames = self._request.num_frames
-        return Run(wall_s=wall, cpu_s=time.process_time() - cpu, frames=frames, first_frame_s=wall)
+        return Run(
+            wall_s=wall,
+            cpu_s=time.process_time() - cpu,
+            frames=self._request.num_frames,  # it makes all of them, though it hands out a few less (4 m + 1)
+            first_frame_s=wall,
+            denoise_s=self._denoise.seconds(),
+            decode_s=self._decode.seconds(),
+        )
 
     def pixels(self) -> np.ndarray:
         with torch.no_grad(), _positive_definite():
             return self._pipe(**self._arguments()).frames[0]
+
+
+class _CallTimer:
+    """Adds up the time of a method's calls, without waiting for the device."""
+
+    def __init__(self, owner: Any, method: str, device: torch.device) -> None:
+        self._owner, self._method, self._device = owner, method, device
+        self._plain = getattr(owner, method)
+        self._calls: list[Stopwatch] = []
+
+    def __enter__(self) -> None:
+        self._calls.clear()
+        setattr(self._owner, self._method, self._timed)
+
+    def __exit__(self, *error) -> None:
+        setattr(self._owner, self._method, self._plain)
+
+    def _timed(self, *inputs, **named) -> Any:
+        stopwatch = Stopwatch(self._device)
+        result = self._plain(*inputs, **named)
+        stopwatch.mark()
+        self._calls.append(stopwatch)
+        return result
+
+    def seconds(self) -> float:
+        return sum(stopwatch.laps()[0] for stopwatch in self._calls)
 
 
 def _published_pipeline(helios: Helios):

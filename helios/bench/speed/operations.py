@@ -27,7 +27,8 @@ def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, 
     began = time.perf_counter()
     with profile(activities=activities) as profiler:
         call()
-    wall, kinds = time.perf_counter() - began, {}
+    wall = time.perf_counter() - began
+    kinds: dict[str, float] = {}
     for event in profiler.key_averages():
         seconds = (event.self_cpu_time_total if on_cpu else event.self_device_time_total) / 1e6
         if event.key.startswith("aten::") or event.key.startswith("mkldnn::") or "triton" in event.key:

@@ -13,7 +13,7 @@ def markdown(result: dict) -> str:
 
 
 def _speed(result: dict) -> list[str]:
-    lines = ["| | fps (min-max) | first frame | chunk p50 / p95 / p99 | processor time | times faster |"]
+    lines = ["| | fps (min-max) | first frame | chunk p50 / p95 / p99 | processor time | we are faster by |"]
     lines.append("|---|---|---|---|---|---|")
     return lines + [_row(name, result) for name in _CONTENDERS if name in result]
 
@@ -23,7 +23,10 @@ def _row(name: str, result: dict) -> str:
     chunk = "-"
     if "chunk_p50_s" in figures:
         chunk = " / ".join(f"{figures[f'chunk_p{p}_s']:.3f}" for p in (50, 95, 99)) + " s"
-    faster = "1" if ratio is None else f"we are {ratio['wall']:.2f} (wall), {ratio['cpu']:.2f} (processor)"
+    faster = "-"
+    if ratio is not None:
+        parts = f"denoise {ratio['denoise']:.2f}, decode {ratio['decode']:.2f}"
+        faster = f"{ratio['wall']:.2f} (wall), {ratio['cpu']:.2f} (processor); {parts}"
     rate = f"{figures['fps']:.1f} ({figures['fps_min']:.1f}-{figures['fps_max']:.1f})"
     return f"| {name} | {rate} | {figures['time_to_first_frame_s']:.2f} s | {chunk} | {figures['cpu_s']:.2f} s | {faster} |"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def count_chunk(
     kept: dict[str, Any] = {}
     text = _flops(lambda: kept.update(text=dry.encode_text()))
     history = _flops(lambda: kept.update(history=dry.encode_history()))
-    once = [_flops(lambda level=level: dry.step(level, **kept)) for level in range(plan.geometry.levels)]
+    once = [_flops(partial(dry.step, level, **kept)) for level in range(plan.geometry.levels)]
     levels = tuple(flops * steps for flops, steps in zip(once, plan.steps))
     return ChunkWork(history=history, levels=levels, decode=_flops(dry.decode), text=text)
 

@@ -12,7 +12,7 @@ from helios.checkpoints import synthetic_info
 from helios.checkpoints.synthetic import load_transformer
 from helios.conditioning.history import History
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
-from helios.sampling.denoise import ChunkNoise, Condition, denoise_chunk
+from helios.sampling.denoise import ChunkNoise, denoise_chunk
 from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import ConstantText, RolloutState, condition_chunk
 

@@ -44,7 +44,7 @@ def test_the_result_names_everything_that_decides_a_figure(result):
 
 def test_both_contenders_made_the_same_video(result):
     assert result["differences"]["diffusers"] < 1e-5
-    assert set(result["ratios"]["diffusers"]) == {"wall", "cpu", "wall_best"}
+    assert set(result["ratios"]["diffusers"]) == {"wall", "cpu", "wall_best", "denoise", "decode"}
 
 
 def test_the_floor_is_work_over_the_measured_rate(result):
