@@ -12,7 +12,7 @@ def velocities():
 
 
 def test_no_guidance_is_the_conditional_velocity(velocities):
-    cond, uncond = velocities
+    cond, _ = velocities
     assert NoGuidance().combine(cond, None) is cond
     assert not NoGuidance().needs_negative
 
