@@ -11,6 +11,7 @@ import typer
 from helios import __version__
 from helios.cli.bench import bench
 from helios.cli.compile import compile_blocks
+from helios.cli.data import data
 from helios.cli.doctor import doctor
 from helios.cli.download import download
 from helios.cli.generate import EPILOG, generate
@@ -40,6 +41,7 @@ app.command("compile")(compile_blocks)
 bench.command()(quality)
 bench.command()(compare)
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
