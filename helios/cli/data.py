@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 data = typer.Typer(help="Make training data: from your own videos, or from the toy world.", no_args_is_help=True)
 
 SOME_LEFT_OUT = 3
-_STAGES = {"look": "opening videos", "text": "encoding captions", "clips": "encoding chunks"}
+_STAGES = {"toy": "drawing videos", "look": "opening videos", "text": "encoding captions", "clips": "encoding chunks"}
 _NAMED = 20
 
 
@@ -154,6 +154,51 @@ def show(
         typer.echo(f"{size}: {counts['clips']} clips, {counts['chunks']} chunks")
     typer.echo(f"{facts['captions']} captions, {size_in_words(facts['bytes'])}")
     _name_skipped([(skip["name"], skip["reason"]) for skip in index["skipped"]], err=False)
+
+
+@data.command()
+def toy(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos and their metadata.jsonl.")],
+    clips: Annotated[int, typer.Option("--clips", "-n", help="How many videos.")],
+    chunks: Annotated[int, typer.Option("--chunks", help="Length of each, in chunks of 33 frames.")] = 4,
+    height: Annotated[int, typer.Option("--height", "-H", help="Pixels.")] = 64,
+    width: Annotated[int, typer.Option("--width", "-W", help="Pixels.")] = 64,
+    split: Annotated[
+        str, typer.Option("--split", help="`train`, or `heldout`: combinations and phrasings that training never sees.")
+    ] = "train",
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", help="Draw only these, such as `heart`, which is not in `train`.")
+    ] = None,
+    changes: Annotated[
+        int, typer.Option("--changes", help="Attributes that change midway: two captions per video. 0: none do.")
+    ] = 0,
+    complete: Annotated[bool, typer.Option("--complete", help="Captions that say every attribute.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Picks the clips.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Draw videos of the toy world with their captions, in the layout that `prepare` reads.
+
+    Example: `helios data toy -o toy-videos --clips 200`
+    """
+    from helios.data.look import Progress
+    from helios.data.toy import CHUNK_FRAMES, ToyChanges, ToyClips, write_dataset
+
+    settings: dict[str, Any] = {"seed": seed, "count": clips, "chunks": chunks, "height": height, "width": width}
+    settings |= {"split": split, "complete": complete}
+    if changes and shape:
+        raise InputError("--shape and --changes were both given: leave one out")
+    if shape:
+        settings["shapes"] = tuple(shape)
+    world = ToyChanges(**settings, changes=changes) if changes else ToyClips(**settings)
+    with _progress(quiet=quiet) as show:
+        metadata = write_dataset(
+            out,
+            world,
+            overwrite=force,
+            progress=lambda done, total: show(Progress(stage="toy", done=done, total=total)),
+        )
+    typer.echo(f"{metadata}  ({clips} videos of {chunks * CHUNK_FRAMES} frames)")
 
 
 def _parse_part(text: str):

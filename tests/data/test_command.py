@@ -102,3 +102,32 @@ def test_bad_input_is_one_sentence(prepare, folder, tmp_path, monkeypatch, argum
 def test_a_data_set_that_is_none(run, tmp_path):
     code, _, err = run("show", tmp_path)
     assert code == 2 and "no data set" in err
+
+
+def test_the_toy_world_is_data_like_any_other(prepare, run, tmp_path):
+    toy, out = tmp_path / "toy", tmp_path / "data"
+    code, printed, err = run("toy", "-o", toy, "--clips", 2, "--chunks", 2, "--changes", 1, "--seed", 4)
+    assert code == 0 and "metadata.jsonl  (2 videos of 66 frames)" in printed and "drawing videos: 2 of 2" in err
+    code, printed, _ = prepare(toy, "-o", out, "-q", "--no-stills", "--no-text")
+    assert code == 0 and "(4 clips, 4 chunks)" in printed  # a chunk before the change and one after it
+    rows = [json.loads(line) for line in (toy / "metadata.jsonl").read_text().splitlines()]
+    index = json.loads((out / "index.json").read_text())
+    for row, clip in zip(rows, index["clips"], strict=True):
+        assert [clip["video"], clip["frames"]] == [row["file"], row["cut"]]
+        assert index["captions"][clip["captions"][0]] == row["caption"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--clips", 0], "count=0"),
+        (["--clips", 1, "--split", "test"], "test"),
+        (["--clips", 1, "--shape", "cow"], "cow"),
+        (["--clips", 1, "--shape", "heart", "--changes", 1], "--shape and --changes"),
+        (["--clips", 1, "--changes", 1, "--chunks", 1], "chunks=1"),
+    ],
+)
+def test_impossible_toys_are_refused(run, tmp_path, arguments, message):
+    code, _, err = run("toy", "-o", tmp_path / "toy", "-q", *arguments)
+    assert code == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "toy").exists()
