@@ -300,6 +300,7 @@ def _name_skipped(skipped: list[tuple[str, str]], *, err: bool) -> None:
         return
     typer.echo(f"{len(skipped)} left out:", err=err)
     for name, reason in skipped[:_NAMED]:
-        typer.echo(f"  {name}: {reason}", err=err)
+        line = f"  {name}: {reason}"
+        typer.echo(line.encode("utf-8", "backslashreplace").decode(), err=err)  # a name may be bytes that are no UTF-8
     if len(skipped) > _NAMED:
         typer.echo(f"  and {len(skipped) - _NAMED} more, all named in the index", err=err)

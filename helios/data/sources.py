@@ -122,6 +122,8 @@ def _collect(root: Path, records: Iterable[tuple[str, Mapping[str, Any]]], files
             sources.append(Source(file=name, captions=captions))
         elif name not in named:
             skipped.append(Skipped(name=name, reason=f"no caption: write what it shows into {path.stem}.txt beside it"))
+    if not sources and not skipped:
+        raise InputError(f"the list in {root} names no videos: write a record with file and caption for each")
     return Found(root=root, sources=tuple(sources), skipped=tuple(skipped))
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_folder_in_one_command(prepare, run, folder, tmp_path):
 
 def test_left_out_videos_decide_the_exit_code(prepare, run, tmp_path):
     write_folder(tmp_path / "v", {"a.mp4": 33, "short.mp4": 9})
-    (tmp_path / "v/mute.mp4").write_bytes(b"")
+    (tmp_path / "v" / os.fsdecode(b"\xffmute.mp4")).write_bytes(b"")
     code, out, err = prepare(tmp_path / "v", "-o", tmp_path / "data", "-q", "--no-stills")
     assert code == 3 and "(1 clips, 1 chunks)" in out
     assert "2 left out:" in err and "short.mp4: 9 frames" in err and "mute.mp4: no caption" in err

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from helios.conditioning.history import FirstFrameAnchor
 from helios.conditioning.picture import Motion, history_from_image, to_signed
-from helios.data import Part, find_sources, make_plan, preparation, shards
+from helios.data import Part, PreparedClips, find_sources, make_plan, preparation, shards
 from helios.data.encode import video_seed
 from helios.data.sources import Source
 from helios.errors import GenerationError, InputError
@@ -90,6 +90,26 @@ def test_a_video_has_the_same_latents_whatever_else_is_there(folder, prepared, t
     assert torch.equal(tensors(tmp_path / "alone")["000000/latents"], tensors(prepared)["000001/latents"])
     make(alone.parent, tmp_path / "seeded", seed=1)
     assert not torch.equal(tensors(tmp_path / "seeded")["000000/latents"], tensors(prepared)["000001/latents"])
+
+
+def test_random_numbers_are_addressed_by_seed_file_and_cut():
+    def source(file="a.mp4", cut=None, caption="a"):
+        return Source(file=file, cut=cut, captions=(caption,))
+
+    seeds = {video_seed(seed, each) for seed in (0, 1) for each in (source(), source("b.mp4"), source(cut=(0, 9)))}
+    assert len(seeds) == 6 and video_seed(0, source(caption="b")) in seeds
+    assert video_seed(0, source()) == 9840305982792666579  # data sets of old stay what they are
+
+
+def test_file_names_in_any_writing(tmp_path, quick, model):
+    for name in ("狐 in the snow.mp4", os.fsdecode(b"\xff\xfe.mp4")):
+        write_folder(tmp_path / "v", {name: 33})
+    (tmp_path / "v/狐 in the snow.txt").write_text("雪の中の狐", encoding="utf-8")
+    quick(tmp_path / "v", tmp_path / "out")
+    quick(tmp_path / "v", tmp_path / "out")
+    clips = PreparedClips(tmp_path / "out", model.info)
+    assert {clip["video"] for clip in clips.index["clips"]} == {path.name for path in (tmp_path / "v").glob("*.mp4")}
+    assert "雪の中の狐" in (clips[0].captions + clips[1].captions)
 
 
 def test_the_estimate_is_what_the_tensors_take(folder, prepared, model):

@@ -98,6 +98,7 @@ def test_a_wrong_record_is_left_out_with_its_reason(tmp_path, record, reason):
         ("metadata.json", "{}", "holds no list"),
         ("metadata.jsonl", "3", "no JSON object"),
         ("list.txt", "", "no list of videos"),
+        ("metadata.jsonl", "\n", "names no videos"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_refused(tmp_path, name, text, message):
