@@ -4,11 +4,14 @@
 """
 
 import json
+import math
+import re
+import string
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +26,7 @@ from helios.schedulers.shift import DynamicShift
 from helios.schedulers.stages import SingleStage
 
 _SPECIALS = ("<pad>", "</s>", "<unk>")
+_SPACE = "\u2581"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class SmallText:
 
     Args:
         width, layers, heads, hidden: of the encoder.
-        pieces: vocabulary size to aim at.
+        pieces: largest vocabulary.
         tokens: longest prompt, and what prompts are padded to, in training and in sampling.
     """
 
@@ -204,28 +208,24 @@ def initialise(model: nn.Module) -> None:
 
 
 def train_tokenizer(folder: Path, corpus: Iterable[str], config: SmallText) -> int:
-    """Train a unigram T5 tokenizer on captions and write it (pad 0, end 1, unknown 2); nothing is downloaded.
+    """Make a unigram T5 tokenizer from captions and write it (pad 0, end 1, unknown 2); nothing is downloaded.
+
+    Its pieces are the corpus' most frequent words, written small and with a capital, and single characters for all
+    others. (The trainer of the tokenizer library finds no words in a corpus of so few: it leaves common ones in
+    letters, at twice the length.)
 
     Returns: the size of its vocabulary.
     Raises: InputError when the corpus is empty.
     """
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import Unigram
 
-    tokenizer = Tokenizer(Unigram())
-    space = {"replacement": "▁", "prepend_scheme": "always", "split": True}
+    tokenizer = Tokenizer(Unigram(unigram_pieces(corpus, config.pieces), unk_id=2, byte_fallback=False))
+    space = {"replacement": _SPACE, "prepend_scheme": "always", "split": True}
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)]
     )
     tokenizer.decoder = decoders.Metaspace(**space)
-    lines = list(corpus)
-    if not lines:
-        raise InputError("there are no captions to train a tokenizer on: pass at least one")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=config.pieces, special_tokens=list(_SPECIALS), unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(lines, trainer)
-    tokenizer.model = Unigram(_in_fixed_order(tokenizer), unk_id=2, byte_fallback=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
@@ -238,8 +238,20 @@ def train_tokenizer(folder: Path, corpus: Iterable[str], config: SmallText) -> i
     return tokenizer.get_vocab_size()
 
 
-def _in_fixed_order(tokenizer: Any) -> list[tuple[str, float]]:
-    """Pieces by falling score: training sums in an order that differs between runs."""
-    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-    learned = [(piece, round(score, 5)) for piece, score in pieces if piece not in _SPECIALS]
-    return [(piece, 0.0) for piece in _SPECIALS] + sorted(learned, key=lambda item: (-item[1], item[0]))
+def unigram_pieces(corpus: Iterable[str], count: int) -> list[tuple[str, float]]:
+    """(piece, log-probability), specials first; at most about ``count`` of them.
+
+    Raises: InputError when the corpus is empty.
+    """
+    words = Counter(word.lower() for line in corpus for word in re.findall(r"\w+|[^\w\s]", line))
+    if not words:
+        raise InputError("there are no captions to make a tokenizer from: pass at least one")
+    characters = sorted(set(string.ascii_letters + string.digits + string.punctuation))
+    room = max(0, count - len(_SPECIALS) - 1 - len(characters)) // 2
+    total = sum(words.values())
+    pieces = {}
+    for word, times in sorted(words.items(), key=lambda item: (-item[1], item[0]))[:room]:
+        for form in dict.fromkeys((word, word.capitalize())):
+            pieces[_SPACE + form if word[0].isalnum() else form] = round(math.log(times / total), 4)
+    letters = {character: -20.0 for character in (_SPACE, *characters) if character not in pieces}
+    return [(special, 0.0) for special in _SPECIALS] + list(pieces.items()) + list(letters.items())

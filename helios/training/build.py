@@ -1,0 +1,449 @@
+"""From a phase to objects: networks, players, data, method, probes.
+
+A workspace is a folder that holds every phase of a recipe: ``WORKSPACE/<phase>/`` with the run's record and
+checkpoints, and ``WORKSPACE/<phase>/model/`` with what it exported.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from helios.checkpoints import (
+    CheckpointInfo,
+    Variant,
+    inspect,
+    load_prompt_encoder,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    resolve,
+)
+from helios.checkpoints.wan import export_wan_start
+from helios.data.loader import PreparedClips
+from helios.errors import InputError
+from helios.models.text_encoder import load_tokenizer
+from helios.models.text_encoder.encoder import MAX_TOKENS
+from helios.models.vae import HeliosVAE
+from helios.schedulers.stages import PyramidStages, SingleStage
+from helios.training.adapt import FullTraining, Training
+from helios.training.clips import Dataset
+from helios.training.encode import EncodedClips, encode_source
+from helios.training.methods.base import Method
+from helios.training.methods.dmd import CRITIC, STUDENT, Dmd
+from helios.training.methods.flow_matching import FlowMatching
+from helios.training.methods.gan import Adversary, Discriminator, NoAdversary
+from helios.training.methods.ode import OdeRegression
+from helios.training.methods.stage1 import Stage1
+from helios.training.methods.stage2 import Stage2
+from helios.training.methods.vae import VaeTraining
+from helios.training.network import Network
+from helios.training.pairs import OdePairs, PairSettings, record_pairs, write_pairs
+from helios.training.phase import (
+    AdaptStage,
+    After,
+    Checkpoint,
+    DmdStage,
+    EncodedText,
+    NoProbes,
+    OdeStage,
+    Phase,
+    PreparedData,
+    PretrainStage,
+    PromptPairs,
+    PyramidStage,
+    Scratch,
+    Start,
+    ToyLatents,
+    VaeStage,
+)
+from helios.training.plans import geometry_for, probe_plan, student_plan
+from helios.training.player import Player
+from helios.training.probes.noise_bands import NoiseBands
+from helios.training.probes.rollouts import Rollouts
+from helios.training.residence import OneAtATime
+from helios.training.scores import Scores, SeparateScores, SharedScores
+from helios.training.text import Captions, EncodedCaptions, StoredCaptions
+from helios.training.toyworld import ToyPrompts
+from helios.training.trainer import Probe
+
+MODEL = "model"
+
+
+@dataclass(kw_only=True)
+class Built:
+    """A phase, ready to run.
+
+    Attributes:
+        method: of the training.
+        dataset: what it reads.
+        probes: what is looked at.
+        info: the starting checkpoint.
+        student: the transformer that is exported, or None where the VAE is.
+        vae: in training, or None.
+        text_encoder: in training, or None.
+    """
+
+    method: Method
+    dataset: Dataset
+    info: CheckpointInfo
+    probes: tuple[Probe, ...] = ()
+    student: nn.Module | None = None
+    vae: HeliosVAE | None = None
+    text_encoder: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a recipe's phases."""
+
+    folder: Path
+
+    def phase(self, name: str) -> Path:
+        """Folder of a phase."""
+        return self.folder / name
+
+    def model(self, name: str) -> Path:
+        """Where a phase exports its model."""
+        return self.folder / name / MODEL
+
+    def data(self, name: str) -> Path:
+        """A data folder, relative to the workspace unless absolute."""
+        return self.folder / name
+
+    def start(self, start: Start) -> Path:
+        """The checkpoint directory that a phase starts from; made or downloaded if need be.
+
+        Raises: InputError when the phase before has not been run.
+        """
+        if isinstance(start, After):
+            if not self.model(start.phase).is_dir():
+                raise InputError(f"{self.model(start.phase)} does not exist: train the phase {start.phase!r} first")
+            return self.model(start.phase)
+        if isinstance(start, Scratch):
+            return self._made("scratch", lambda folder: start.model.write(folder, start.corpus.corpus()))
+        if isinstance(start, Checkpoint):
+            return resolve(start.source)
+        return self._made("wan", lambda folder: export_wan_start(resolve(start.source), folder))
+
+    def _made(self, name: str, make) -> Path:
+        if not self.model(name).is_dir():
+            make(self.model(name))
+        return self.model(name)
+
+
+@dataclass
+class _Builder:
+    phase: Phase
+    workspace: Workspace
+    device: torch.device
+    prepared: bool = True
+    info: CheckpointInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.info = inspect(self.workspace.start(self.phase.start))
+        self.variant: Variant = self.phase.stage.variant
+        self.geometry = geometry_for(self.info, self.variant)
+
+    def build(self) -> Built:
+        makers = {
+            VaeStage: self._vae,
+            PretrainStage: self._pretrain,
+            AdaptStage: self._adapt,
+            PyramidStage: self._pyramid,
+            OdeStage: self._ode,
+            DmdStage: self._dmd,
+        }
+        return makers[type(self.phase.stage)]()
+
+    def _vae(self) -> Built:
+        stage, phase = self.phase.stage, self.phase
+        vae = load_vae(self.info, self.device)
+        own_parameters(vae.module)
+        vae.module.train()
+        trainables = FullTraining().attach(vae.module)
+        player = Player(name="vae", module=vae.module, trainables=trainables, optim=phase.optim, ema=phase.ema)
+        method = VaeTraining(player, vae, stage.loss, stage.view, phase.precision)
+        return Built(method=method, dataset=phase.data, info=self.info, vae=vae)
+
+    def _pretrain(self) -> Built:
+        model = self._transformer(self.info)
+        encoder = self._text_encoder()
+        captions = self._captions(encoder)
+        if self.phase.text.trained:
+            both = nn.ModuleDict({"transformer": model, "text_encoder": encoder})
+            frozen = tuple(f"transformer.{name}" for name in self.phase.training.frozen)
+            trainables = FullTraining(frozen=frozen).attach(both)
+            player = self._player(both, trainables)
+        else:
+            encoder = None
+            player = self._player(model, self.phase.training.attach(model))
+        network = Network(module=model, precision=self.phase.precision)
+        method = FlowMatching(player, network, captions, self.geometry, self.phase.stage.law)
+        return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
+
+    def _adapt(self) -> Built:
+        model, captions = self._transformer(self.info), self._captions()
+        player = self._player(model, self.phase.training.attach(model))
+        network = Network(module=model, precision=self.phase.precision)
+        stage = self.phase.stage
+        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law)
+        return self._built(method, model, network, captions)
+
+    def _pyramid(self) -> Built:
+        model, captions = self._transformer(self.info), self._captions()
+        player = self._player(model, self.phase.training.attach(model))
+        network = Network(module=model, precision=self.phase.precision)
+        stage = self.phase.stage
+        method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws)
+        return self._built(method, model, network, captions)
+
+    def _ode(self) -> Built:
+        model, captions = self._transformer(self.info), self._captions()
+        network = Network(module=model, precision=self.phase.precision)
+        plan = student_plan(self.info, self.phase.stage.student)
+        data = self._pairs(network, captions, plan)  # recorded before anything is trained: the teacher is the start
+        player = self._player(model, self.phase.training.attach(model))
+        method = OdeRegression(player, network, captions, plan, self.phase.stage.loss)
+        return self._built(method, model, network, captions, dataset=data)
+
+    def _dmd(self) -> Built:
+        stage, phase = self.phase.stage, self.phase
+        model, captions = self._transformer(self.info), self._captions()
+        player = self._player(model, phase.training.attach(model), name=STUDENT)
+        network = Network(module=model, precision=phase.precision, works_on=self.device)
+        teacher = inspect(self.workspace.start(stage.teacher))
+        if teacher.variant is not Variant.BASE:
+            raise InputError(f"{teacher.path} is {teacher.variant}: the teacher of distillation is a Base model")
+        base = self._transformer(teacher)
+        scores, critic_module, trainables = self._scores(base, stage.critic)
+        adversary = self._adversary(scores.fake)
+        if isinstance(adversary, Adversary):
+            trainables = {f"score.{name}": p for name, p in trainables.items()}
+            trainables |= {f"heads.{name}": p for name, p in adversary.discriminator.named_parameters()}
+            critic_module = nn.ModuleDict({"score": critic_module, "heads": adversary.discriminator})
+        critic = Player(name=CRITIC, module=critic_module, trainables=trainables, optim=stage.critic_optim)
+        turns = OneAtATime([model, scores.fake.module], self.device) if stage.one_at_a_time else None
+        plan = student_plan(self.info, stage.student)
+        method = Dmd(player, critic, network, scores, captions, plan, stage.config, adversary, turns)
+        return self._built(method, model, network, captions)
+
+    def _scores(self, base: nn.Module, training: Training) -> tuple[Scores, nn.Module, dict[str, nn.Parameter]]:
+        wrap = partial(Network, precision=self.phase.precision, works_on=self.device)
+        if not isinstance(training, FullTraining):
+            trainables = training.attach(base)
+            return SharedScores(fake=wrap(module=base)), base, trainables
+        if self.phase.stage.one_at_a_time:
+            raise InputError("one_at_a_time swaps two networks: share the base, with critic=LoraTraining")
+        fake = copy.deepcopy(base)
+        trainables = training.attach(fake)
+        base.requires_grad_(False).eval()
+        return SeparateScores(real=wrap(module=base), fake=wrap(module=fake)), fake, trainables
+
+    def _adversary(self, network: Network) -> Adversary | NoAdversary:
+        heads = self.phase.stage.adversary
+        if isinstance(heads, NoAdversary):
+            return heads
+        config = network.module.config
+        if max(heads.taps) >= config.num_layers:
+            raise InputError(f"taps={heads.taps} read blocks that a model of {config.num_layers} does not have")
+        torch.manual_seed(self.phase.run.seed)
+        discriminator = Discriminator(
+            channels=config.in_channels,
+            hidden=config.num_attention_heads * config.attention_head_dim,
+            taps=heads.taps,
+            width=heads.width,
+        ).to(self.device)
+        return Adversary(discriminator=discriminator, network=network, config=heads.weights)
+
+    def _transformer(self, info: CheckpointInfo) -> nn.Module:
+        torch.manual_seed(self.phase.run.seed)  # of adapters; ranks are made equal again when they are placed
+        model = load_transformer(info, self.device, getattr(torch, self.phase.dense))
+        own_parameters(model)
+        if self.phase.recompute:
+            model.enable_gradient_checkpointing()
+        return model.train()
+
+    def _player(self, module: nn.Module, trainables: dict[str, nn.Parameter], name: str = STUDENT) -> Player:
+        return Player(name=name, module=module, trainables=trainables, optim=self.phase.optim, ema=self.phase.ema)
+
+    def _text_encoder(self) -> nn.Module:
+        encoder = load_text_encoder(self.info, self.device, torch.float32)
+        own_parameters(encoder)
+        return encoder
+
+    def _captions(self, encoder: nn.Module | None = None) -> Captions:
+        text = self.phase.text
+        if not isinstance(text, EncodedText):
+            prompts = load_prompt_encoder(self.info, self.device, torch.float32)
+
+            def encode(texts: Sequence[str]) -> torch.Tensor:
+                states = prompts.encode(list(texts)).float()
+                prompts.release()
+                return states
+
+            return StoredCaptions(prompts.max_tokens, encode)
+        tokenizer = load_tokenizer(self.info.path / "tokenizer")
+        return EncodedCaptions(
+            tokenizer=tokenizer,
+            encoder=encoder or self._text_encoder(),
+            tokens=prompt_tokens(tokenizer),
+            precision=self.phase.precision,
+            dropout=text.dropout,
+        )
+
+    def _clips(self) -> Dataset:
+        data = self.phase.data
+        if isinstance(data, PreparedData):
+            stored = not isinstance(self.phase.text, EncodedText)
+            return PreparedClips(self.workspace.data(data.folder), self.info, chunks=data.chunks, text=stored)
+        return self._toy_latents(data)
+
+    def _toy_latents(self, data: ToyLatents) -> EncodedClips:
+        folder = self.workspace.data(data.folder)
+        if not self.prepared:
+            encode_source(data.world, load_vae(self.info, self.device), self.info.geometry, data.encode, folder)
+        return EncodedClips(folder)
+
+    def _pairs(self, network: Network, captions: Captions, plan) -> OdePairs:
+        data: PromptPairs = self.phase.data
+        folder = self.workspace.data(data.folder)
+        if not self.prepared:
+            settings = PairSettings(
+                steps=data.steps,
+                chunks=data.chunks,
+                guidance=data.guidance,
+                negative=data.negative,
+                seed=data.seed,
+                dtype=getattr(torch, data.dtype),
+            )
+            network.module.eval()
+            record = partial(record_pairs, network, plan, captions, settings=settings, device=self.device)
+            stored = not isinstance(self.phase.text, EncodedText)
+            write_pairs(folder, prompts_of(data), record, batch=data.batch, seed=data.seed, store_text=stored)
+            network.module.train()
+        return OdePairs(folder)
+
+    def _built(
+        self,
+        method: Method,
+        model: nn.Module,
+        network: Network,
+        captions: Captions,
+        *,
+        dataset: Dataset | None = None,
+        text_encoder: nn.Module | None = None,
+        with_history: bool = True,
+    ) -> Built:
+        dataset = dataset or self._clips()
+        probes, held_out = self._probes(network, captions, dataset, with_history)
+        return Built(
+            method=method,
+            dataset=WithoutEnd(dataset, held_out) if held_out else dataset,
+            info=self.info,
+            probes=probes,
+            student=model,
+            text_encoder=text_encoder,
+        )
+
+    def _probes(
+        self, network: Network, captions: Captions, dataset: Dataset, with_history: bool
+    ) -> tuple[tuple[Probe, ...], int]:
+        """The probes, and how many clips of the data's end they keep to themselves."""
+        settings, stage = self.phase.probes, self.phase.stage
+        if isinstance(settings, NoProbes):
+            return (), 0
+        student = getattr(stage, "student", None)
+        plan = probe_plan(self.info, self.variant, steps=settings.steps, guidance=settings.guidance, student=student)
+        toy = ToyPrompts(count=settings.count)
+        rolled = Rollouts(
+            network=network,
+            captions=captions,
+            plan=plan,
+            vae=load_vae(self.info, self.device),
+            prompts=settings.prompts or toy.prompts(),
+            chunks=settings.chunks if with_history else 1,
+            negative=settings.negative,
+            judge=None if settings.prompts else toy.judge,
+        )
+        probes: list[Probe] = [rolled]
+        if settings.long_chunks and with_history:
+            few = rolled.prompts[: settings.long_count]
+            probes.append(replace(rolled, prompts=few, chunks=settings.long_chunks, name="long", judge=None))
+        held_out = settings.clips if not isinstance(stage, OdeStage) else 0
+        if held_out:
+            if held_out >= len(dataset):
+                raise InputError(f"probes keep {held_out} clips and there are {len(dataset)}: lower probes.clips")
+            clips = [dataset[len(dataset) - held_out + place] for place in range(held_out)]
+            stages = SingleStage() if self.variant is Variant.BASE else PyramidStages()
+            probes.insert(
+                0,
+                NoiseBands(
+                    network=network,
+                    captions=captions,
+                    geometry=self.geometry,
+                    clips=clips,
+                    stages=stages,
+                    with_history=with_history,
+                ),
+            )
+        return tuple(probes), held_out
+
+
+@dataclass(frozen=True)
+class WithoutEnd:
+    """A data set without its last ``held_out`` items."""
+
+    inner: Dataset
+    held_out: int
+
+    def __len__(self) -> int:
+        return len(self.inner) - self.held_out
+
+    def __getitem__(self, index: int) -> object:
+        return self.inner[index]
+
+    def buckets(self) -> Sequence[object]:
+        """Of the items that are left."""
+        return self.inner.buckets()[: len(self)]
+
+
+def build(phase: Phase, workspace: Workspace, device: torch.device, *, prepared: bool = False) -> Built:
+    """Everything that a phase needs.
+
+    Args:
+        prepared: whether encoded clips and recorded pairs must be there already (several ranks cannot make them
+            together); otherwise what is missing is made first.
+    Raises: InputError for a missing start, data of another checkpoint, and settings that do not fit it.
+    """
+    return _Builder(phase, workspace, device, prepared).build()
+
+
+def prompt_tokens(tokenizer) -> int:
+    """What prompts are padded to: the tokenizer's own limit, at most the 512 of the released models."""
+    return min(MAX_TOKENS, tokenizer.model_max_length)
+
+
+def prompts_of(data: PromptPairs) -> list[str]:
+    """The prompts that pairs are made of.
+
+    Raises: InputError when the file has fewer.
+    """
+    if data.prompts is None:
+        from helios.data.toy import sentences
+
+        return [str(text) for text in sentences(data.count, data.seed + 7)]
+    lines = [line.strip() for line in Path(data.prompts).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(lines) < data.count:
+        raise InputError(f"{data.prompts} has {len(lines)} prompts, {data.count} are wanted: add some or lower count")
+    return lines[: data.count]
+
+
+def own_parameters(module: nn.Module) -> None:
+    """Give every weight memory of its own: loaded ones may be views of a mapped file, which optimisers cannot fuse."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()

@@ -1,0 +1,32 @@
+"""Complete runs, one function per phase. A phase is derived from the one before it and shows its changes alone.
+
+helios train toy.vae --workspace runs/toy
+helios train helios_14b.stage1_init --workspace runs/14b
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+
+from helios.errors import InputError
+from helios.training.phase import Phase
+
+_MODULES = ("toy", "helios_14b", "finetune")
+
+
+def names() -> list[str]:
+    """Every recipe as ``module.phase``, in the order in which a module's phases follow each other."""
+    return [f"{module}.{name}" for module in _MODULES for name in import_module(f"recipes.{module}").PHASES]
+
+
+def find(name: str) -> Callable[[], Phase]:
+    """The recipe of a name.
+
+    Raises: InputError naming the nearest when there is none.
+    """
+    if name not in names():
+        close = get_close_matches(name, names(), n=1, cutoff=0.3)
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(names())}"
+        raise InputError(f"there is no recipe {name!r}: {hint}")
+    module, _, phase = name.partition(".")
+    return getattr(import_module(f"recipes.{module}"), phase)

@@ -1,0 +1,30 @@
+"""Teach a finished small model something from a folder of videos, in minutes on a CPU: an adapter on Base.
+
+helios data prepare VIDEOS --out runs/finetune/data
+helios train finetune.lora --workspace runs/finetune
+"""
+
+from dataclasses import replace
+
+from helios.training.adapt import LoraTraining
+from helios.training.optim import Cosine, OptimConfig
+from helios.training.phase import Checkpoint, NoProbes, Phase, PreparedData
+from helios.training.trainer import RunConfig
+from recipes.toy import stage1_post
+
+PHASES = ("lora",)
+
+
+def lora() -> Phase:
+    """A low-rank adapter for a new object, from some dozens of clips; exported as an adapter and merged."""
+    base, steps = stage1_post(), 400
+    return replace(
+        base,
+        name="lora",
+        start=Checkpoint(source="runs/toy/stage1_post/model"),
+        data=PreparedData(folder="data"),
+        training=LoraTraining(rank=32, patches=(), full=()),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=20)),
+        run=RunConfig(steps=steps, batch_size=8, seed=60, save_every=100),
+        probes=NoProbes(),
+    )

@@ -1,0 +1,212 @@
+"""The small Helios: every stage of the 14B model on the toy world, from nothing, on a CPU.
+
+64x64 pixels at 24 fps, latents of 16x16, a transformer of 5 million parameters that is trained in full. One command per
+phase, in the order of ``PHASES``; each goes on where it was stopped, and ``run.max_minutes`` stops it.
+"""
+
+from dataclasses import replace
+
+from helios.conditioning.guidance import ClassifierFree
+from helios.training.adapt import MEMORY_PATCHES, FullTraining
+from helios.training.checkpoint import Keep
+from helios.training.corruption import PerBatchCorruption, Saturation, Stacked
+from helios.training.ema import Ema
+from helios.training.encode import EncodeSettings
+from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
+from helios.training.methods.gan import AdversaryConfig
+from helios.training.methods.ode import OdeLoss
+from helios.training.methods.stage2 import PyramidDraws
+from helios.training.methods.task import Tasks
+from helios.training.methods.vae import Crop, VaeLoss
+from helios.training.network import Bfloat16
+from helios.training.noise_levels import LogitNormal
+from helios.training.optim import Cosine, OptimConfig
+from helios.training.phase import (
+    AdaptStage,
+    After,
+    DmdStage,
+    EncodedText,
+    Heads,
+    OdeStage,
+    Phase,
+    PretrainStage,
+    PromptPairs,
+    PyramidStage,
+    RolloutProbes,
+    Scratch,
+    StudentSampling,
+    ToyLatents,
+    VaeStage,
+)
+from helios.training.sample import TaskMix
+from helios.training.start import SmallModel, SmallText, SmallTransformer, SmallVae
+from helios.training.toyworld import ToyWindows, ToyWorld
+from helios.training.trainer import RunConfig
+
+PHASES = ("vae", "pretrain", "stage1_init", "stage1_post", "stage2_init", "stage2_post", "ode", "dmd", "gan")
+
+_WORLD = ToyWorld(height=64, width=64, chunks=5)
+_GUIDED = ClassifierFree(scale=3.0)
+
+
+def vae() -> Phase:
+    """The video VAE, on random crops; the latents' statistics are measured at the end."""
+    model = SmallModel(
+        vae=SmallVae(width=16, widths=(1, 2, 4), channels=8),
+        text=SmallText(width=128, layers=2, hidden=256, tokens=64),
+        transformer=SmallTransformer(heads=6, head_width=32, rope=(12, 10, 10), hidden=768, layers=7),
+        height=64,
+        width=64,
+    )
+    steps = 12_000
+    return Phase(
+        name="vae",
+        stage=VaeStage(loss=VaeLoss(), view=Crop(frames=17, size=32)),
+        start=Scratch(model=model, corpus=_WORLD),
+        data=ToyWindows(world=_WORLD, count=20_000),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=200), weight_decay=0.0),
+        ema=Ema(decay=0.999),
+        run=RunConfig(steps=steps, batch_size=8, seed=40, save_every=500),
+        precision=Bfloat16(),
+    )
+
+
+def pretrain() -> Phase:
+    """Our stand-in for Wan: text to video on single chunks, with the text encoder."""
+    base, steps = vae(), 30_000
+    return replace(
+        base,
+        name="pretrain",
+        stage=PretrainStage(law=LogitNormal()),
+        start=After(phase="vae"),
+        data=ToyLatents(world=_WORLD, encode=EncodeSettings(count=20_000)),
+        text=EncodedText(trained=True, dropout=0.1),
+        training=FullTraining(frozen=MEMORY_PATCHES),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=500), weight_decay=1e-2),
+        run=RunConfig(
+            steps=steps,
+            batch_size=16,
+            seed=42,
+            save_every=500,
+            probe_every=5000,
+            keep=Keep(last=2, best_by="probe/rollout/attributes", lower_is_better=False),
+        ),
+        probes=RolloutProbes(count=24, steps=(20,), guidance=_GUIDED, long_chunks=0),
+    )
+
+
+def stage1_init() -> Phase:
+    """The backbone learns to go on from a history; text encoder frozen from here on."""
+    base, steps = pretrain(), 20_000
+    tasks = Tasks(
+        mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
+        corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
+    )
+    return replace(
+        base,
+        name="stage1_init",
+        stage=AdaptStage(tasks=tasks),
+        start=After(phase="pretrain"),
+        text=EncodedText(dropout=0.1),
+        training=FullTraining(),
+        optim=replace(base.optim, lr=6e-4, schedule=Cosine(updates=steps, warmup=200)),
+        run=replace(base.run, steps=steps, seed=43),
+        probes=replace(base.probes, count=16, long_chunks=20),
+    )
+
+
+def stage1_post() -> Phase:
+    """Base: the same at a lower rate."""
+    base, steps = stage1_init(), 10_000
+    return replace(
+        base,
+        name="stage1_post",
+        start=After(phase="stage1_init"),
+        optim=replace(base.optim, lr=2e-4, schedule=Cosine(updates=steps, warmup=200)),
+        run=replace(base.run, steps=steps, seed=44),
+    )
+
+
+def stage2_init() -> Phase:
+    """Three resolutions at once."""
+    base, steps = stage1_post(), 15_000
+    return replace(
+        base,
+        name="stage2_init",
+        stage=PyramidStage(tasks=base.stage.tasks, draws=PyramidDraws(per_level=(1, 2, 1))),
+        start=After(phase="stage1_post"),
+        optim=replace(base.optim, lr=5e-4, schedule=Cosine(updates=steps, warmup=200)),
+        run=replace(base.run, steps=steps, seed=45),
+        probes=replace(base.probes, steps=(8, 8, 8)),
+    )
+
+
+def stage2_post() -> Phase:
+    """Mid: every level once, at a lower rate."""
+    base, steps = stage2_init(), 10_000
+    return replace(
+        base,
+        name="stage2_post",
+        stage=replace(base.stage, draws=PyramidDraws(per_level=(1, 1, 1))),
+        start=After(phase="stage2_init"),
+        optim=replace(base.optim, lr=2e-4, schedule=Cosine(updates=steps, warmup=200)),
+        run=replace(base.run, steps=steps, seed=46),
+    )
+
+
+def ode() -> Phase:
+    """Distilled, first half: jump to the teacher's endpoints."""
+    base, steps = stage2_post(), 6000
+    return replace(
+        base,
+        name="ode",
+        stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
+        start=After(phase="stage2_post"),
+        data=PromptPairs(count=1500, steps=(10, 10, 10), chunks=4, guidance=_GUIDED, batch=16),
+        text=EncodedText(),
+        optim=OptimConfig(lr=2e-4, betas=(0.0, 0.999), clip=10.0, schedule=Cosine(updates=steps, warmup=100)),
+        ema=Ema(decay=0.99, start=200),
+        run=replace(base.run, steps=steps, batch_size=8, seed=47),
+        probes=replace(base.probes, steps=None, guidance=None),
+    )
+
+
+def dmd() -> Phase:
+    """Distilled, second half: distribution matching to Base, with a critic that is trained in full."""
+    base = ode()
+    mix = TaskMix(t2v=0.4, i2v=0.06, v2v=0.24, full=0.3, still=0.7)
+    config = DmdConfig(
+        tasks=Tasks(mix=mix, corruption=PerBatchCorruption(mode="noise")),
+        student_damage=Saturation(),
+        times=ScoreTimes(schedule=CoarseToFine(over=200)),
+        guidance=2.0,
+    )
+    return replace(
+        base,
+        name="dmd",
+        stage=DmdStage(
+            teacher=After(phase="stage1_post"),
+            config=config,
+            student=base.stage.student,
+            critic=FullTraining(),
+            critic_optim=OptimConfig(lr=1e-4, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
+        ),
+        start=After(phase="ode"),
+        data=stage1_init().data,
+        optim=OptimConfig(lr=3e-5, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
+        ema=Ema(decay=0.99, start=100),
+        run=replace(base.run, steps=5000, batch_size=8, seed=49, probe_every=1000),
+    )
+
+
+def gan() -> Phase:
+    """The last polish: an adversary on real clips."""
+    base = dmd()
+    heads = Heads(taps=(1, 3, 5), width=96, weights=AdversaryConfig(start=0, smoothness=1.0))
+    return replace(
+        base,
+        name="gan",
+        stage=replace(base.stage, adversary=heads),
+        start=After(phase="dmd"),
+        run=replace(base.run, steps=2000, seed=50),
+    )

@@ -1,0 +1,147 @@
+from itertools import pairwise
+
+import pytest
+
+import recipes
+from helios.errors import InputError
+from helios.models.transformer.config import TransformerConfig
+from helios.shapes import Geometry
+from helios.training.config import apply_overrides, differences, from_plain, to_plain
+from helios.training.estimate import estimate
+from helios.training.phase import After, Phase
+from recipes import helios_14b, toy
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_valid_and_comes_back_from_json(name):
+    phase = recipes.find(name)()
+    assert isinstance(phase, Phase) and name.endswith(phase.name)
+    assert from_plain(Phase, to_plain(phase)) == phase
+    assert (recipes.find(name).__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("module", [toy, helios_14b])
+def test_every_phase_starts_after_the_one_before(module):
+    phases = [getattr(module, name)() for name in module.PHASES]
+    assert [phase.name for phase in phases] == list(module.PHASES)
+    for before, after in pairwise(phases):
+        assert after.start == After(phase=before.name)
+    assert len({phase.run.seed for phase in phases}) == len(phases)
+
+
+def test_the_14b_recipe_has_the_published_figures():
+    """One row per phase: steps, clips per step, rate, rank, seed, clip, second moment, average, save."""
+    got = {
+        name: (p.run.steps, p.run.batch_size, p.optim.lr, p.training.rank, p.run.seed, p.optim.clip, p.optim.betas)
+        for name in helios_14b.PHASES[:-1]
+        for p in [getattr(helios_14b, name)()]
+    }
+    early, late = (0.9, 0.999), (0.0, 0.999)
+    assert got == {
+        "stage1_init": (5500, 128, 5e-5, 128, 43, 1.0, early),
+        "stage1_post": (7500, 128, 3e-5, 128, 44, 1.0, early),
+        "stage2_init": (16_000, 64, 1e-4, 256, 45, 1.0, early),
+        "stage2_post": (20_000, 64, 3e-5, 256, 46, 1.0, early),
+        "ode": (3759, 128, 2e-6, 256, 47, 10.0, late),
+        "dmd": (2250, 128, 2e-6, 256, 49, 10.0, late),
+    }
+    assert helios_14b.dmd().stage.critic_optim.lr == 4e-7
+    mix = helios_14b.dmd().stage.config.tasks.mix
+    assert (mix.t2v, mix.i2v, mix.v2v, mix.full) == pytest.approx((0.4, 0.0, 0.3, 0.3))
+
+
+def test_a_phase_shows_its_changes_alone():
+    changed = differences(to_plain(helios_14b.stage1_init()), to_plain(helios_14b.stage1_post()))
+    assert set(changed) == {"name", "optim.lr", "run.seed", "run.steps", "start.phase", "start.source", "start.type"}
+
+
+def test_estimates_of_the_14b_model_are_the_known_sizes():
+    geometry = Geometry(levels=3)
+    sizes = {
+        name: estimate(
+            getattr(helios_14b, name)(),
+            TransformerConfig(),
+            geometry,
+            384,
+            640,
+            ranks=128 if name in ("ode", "dmd", "gan") else 64,
+        )
+        for name in helios_14b.PHASES
+    }
+    init = sizes["stage1_init"]
+    assert init.parameters == 14_312_427_584
+    assert (init.trained - 23.9e6) / 1e9 == pytest.approx(0.62, abs=0.02)
+    assert sizes["stage2_init"].trained / 1e9 == pytest.approx(1.25, abs=0.03)
+    assert init.tokens == 11_040
+    assert [sizes[name].tokens for name in ("stage2_init", "stage2_post")] == [23_100, 18_540]
+    assert init.weights == pytest.approx(28.6e9 + 4 * init.trained, rel=0.01)
+    heads = sizes["gan"].critic_trained - sizes["dmd"].critic_trained
+    assert heads / 1e9 == pytest.approx(0.99, abs=0.01)
+    assert sizes["dmd"].critic_trained / 1e9 == pytest.approx(1.25, abs=0.03)
+    assert sizes["ode"].average == 4 * sizes["ode"].trained
+    assert init.clips == 5500 * 128
+    assert all(size.memory > size.weights and size.disk > size.checkpoint for size in sizes.values())
+
+
+def test_estimated_trained_numbers_are_those_of_the_real_model():
+    from helios.training.adapt import FullTraining, LoraTraining
+    from helios.training.estimate import trained_numbers
+    from tests.training.models import transformer
+
+    patches = ("patch_embedding", "patch_short", "patch_mid", "patch_long")
+    for training in (
+        FullTraining(),
+        FullTraining(frozen=("patch_mid",)),
+        LoraTraining(rank=4),
+        LoraTraining(rank=3, patches=patches, full=()),
+    ):
+        model = transformer()
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        counted = sum(p.numel() for p in training.attach(model).values())
+        assert trained_numbers(training, shapes) == counted
+
+
+def test_an_estimated_head_is_a_real_one():
+    from helios.training.estimate import head_numbers
+    from helios.training.methods.gan import Discriminator
+    from helios.training.phase import Heads
+
+    real = Discriminator(channels=4, hidden=32, taps=(0, 1), width=16)
+    assert head_numbers(Heads(taps=(0, 1), width=16), 4, 32) == sum(p.numel() for p in real.parameters())
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [("toy.stage1", "did you mean 'toy.stage1_"), ("toy.vaee", "did you mean 'toy.vae'"), ("", "use one of toy.vae")],
+)
+def test_an_unknown_recipe_names_the_nearest(name, message):
+    with pytest.raises(InputError, match=message):
+        recipes.find(name)
+
+
+@pytest.mark.parametrize(
+    "recipe, setting, message",
+    [
+        (toy.stage1_init, "run.step=5", "did you mean 'run.steps'|did you mean 'steps'"),
+        (toy.stage1_init, "text=StoredText", "toy latents hold no text states"),
+        (toy.stage1_init, 'data={"type": "PromptPairs"}', "does not learn from PromptPairs"),
+        (toy.vae, 'data={"type": "PreparedData"}', "VaeStage does not learn from PreparedData"),
+        (toy.stage1_init, "text.trained=true", "trained in full pretraining only"),
+        (toy.stage1_init, "dense=bfloat16", "full training needs float32"),
+        (toy.dmd, "stage.one_at_a_time=true", "set recompute=true"),
+        (toy.dmd, "parallel=sharded", "split weights"),
+    ],
+)
+def test_contradictions_in_a_recipe_are_refused(recipe, setting, message):
+    with pytest.raises(InputError, match=message):
+        apply_overrides(recipe(), [setting])
+
+
+def test_the_small_model_fits_its_budget():
+    """Three transformers, one VAE, one text encoder: at most 36 MB in half precision."""
+    model = toy.vae().start.model
+    transformer = model.transformer.build(channels=model.vae.channels, text_width=model.text.width)
+    numbers = 3 * sum(p.numel() for p in transformer.parameters())
+    numbers += sum(p.numel() for p in model.vae.build().module.parameters())
+    numbers += sum(p.numel() for p in model.text.build(512).parameters())
+    assert 2 * numbers < 36e6

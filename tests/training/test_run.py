@@ -1,0 +1,200 @@
+"""Every phase of a recipe, on a model so small that all of them together take seconds."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from helios.checkpoints import Variant, inspect, load_transformer
+from helios.errors import InputError
+from helios.training.adapt import LoraTraining
+from helios.training.build import Workspace
+from helios.training.config import apply_overrides
+from helios.training.encode import EncodeSettings
+from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch
+from helios.training.record import read_curves
+from helios.training.run import ADAPTER, run_phase
+from helios.training.start import SmallModel, SmallText, SmallTransformer, SmallVae
+from helios.training.toyworld import ToyPrompts, ToyWindows, ToyWorld
+from helios.training.trainer import RunConfig
+from recipes import toy
+
+WORLD = ToyWorld(chunks=2, wordings=2, changing=0.5)
+MODEL = SmallModel(
+    vae=SmallVae(width=4, widths=(1, 1, 2), channels=4),
+    text=SmallText(width=16, layers=1, heads=2, hidden=16, pieces=300, tokens=64),
+    transformer=SmallTransformer(heads=2, head_width=16, rope=(4, 6, 6), hidden=32, layers=2, frequencies=16),
+)
+RUN = RunConfig(steps=2, batch_size=2, save_every=2, plots=False)
+PROBES = RolloutProbes(clips=2, count=1, chunks=2, long_chunks=0, steps=(1, 1, 1))
+SETTINGS = {
+    "pretrain": ["optim.schedule=Constant"],
+    "stage1_init": ["optim.schedule=Constant", "probes.steps=1"],
+    "stage2_init": ["optim.schedule=Constant"],
+    "ode": ["optim.schedule=Constant", "data.count=2", "data.steps=2,2,2", "data.chunks=2", "stage.loss.chunks=1"],
+    "dmd": ["stage.teacher.phase=stage1_init"],
+    "gan": ["stage.teacher.phase=stage1_init", "stage.adversary.taps=0,1", "stage.adversary.width=8"],
+}
+ORDER = ("vae", "pretrain", "stage1_init", "stage2_init", "ode", "dmd", "gan")
+
+
+def phase(name: str) -> Phase:
+    """The toy recipe's phase, made tiny."""
+    full = getattr(toy, name)()
+    small = replace(full, run=replace(RUN, seed=full.run.seed), precision=full.precision)
+    if name == "vae":
+        small = replace(small, start=Scratch(model=MODEL, corpus=WORLD), data=ToyWindows(world=WORLD, count=4))
+        return apply_overrides(small, ["optim.schedule=Constant", "stage.measured=2", "stage.view.size=16"])
+    small = replace(small, start=After(phase=ORDER[ORDER.index(name) - 1]), probes=NoProbes())
+    if name != "ode":
+        small = replace(small, data=replace(toy.pretrain().data, world=WORLD, encode=EncodeSettings(count=6)))
+    if name in ("stage1_init", "stage2_init"):
+        small = replace(small, probes=PROBES, run=replace(small.run, probe_every=2))
+    return apply_overrides(small, SETTINGS[name])
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """All phases, one after the other."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ORDER:
+        result = run_phase(phase(name), folder, device="cpu")
+        assert result.run.finished and result.model == folder / name / "model"
+    return folder
+
+
+@cache
+def information(folder, name):
+    return inspect(folder / name / "model")
+
+
+@pytest.mark.parametrize(
+    "name, variant",
+    [
+        ("vae", Variant.BASE),
+        ("pretrain", Variant.BASE),
+        ("stage1_init", Variant.BASE),
+        ("stage2_init", Variant.MID),
+        ("ode", Variant.DISTILLED),
+        ("dmd", Variant.DISTILLED),
+        ("gan", Variant.DISTILLED),
+    ],
+)
+def test_every_phase_exports_a_checkpoint_of_its_kind(workspace, name, variant):
+    info = information(workspace, name)
+    assert info.variant is variant
+    assert (info.preset.height, info.preset.width) == (64, 64)
+    assert info.geometry.spatial == 4 and info.geometry.latent_channels == 4
+
+
+def test_what_is_trained_changes_and_the_rest_is_handed_on(workspace):
+    files = {
+        name: {
+            part: (workspace / name / "model" / part).rglob("*.safetensors").__next__().read_bytes()
+            for part in ("vae", "text_encoder", "transformer")
+        }
+        for name in ORDER
+    }
+    changes = {
+        after: {part for part in files[after] if files[after][part] != files[before][part]}
+        for before, after in zip(("vae", *ORDER), ORDER)
+    }
+    assert changes.pop("vae") == set()
+    assert changes.pop("pretrain") == {"transformer", "text_encoder"}
+    assert set(map(frozenset, changes.values())) == {frozenset({"transformer"})}
+    scratch = (workspace / "scratch" / "model" / "vae").rglob("*.safetensors").__next__().read_bytes()
+    assert files["vae"]["vae"] != scratch
+
+
+def test_the_vaes_statistics_were_measured(workspace):
+    deviations = information(workspace, "vae").vae_config["latents_std"]
+    assert all(value != 1.0 for value in deviations)
+
+
+def test_probes_left_numbers_and_pictures(workspace):
+    curves = read_curves(workspace / "stage1_init")
+    assert {"probe/rollout/seam", "probe/rollout/attributes", "probe/loss_sigma_0.625"} <= set(curves)
+    assert list((workspace / "stage2_init").glob("probes/*/rollout.png"))
+
+
+def test_the_exported_model_generates(workspace):
+    import helios
+
+    for name in ("stage1_init", "stage2_init", "gan"):
+        pipe = helios.Helios.from_pretrained(workspace / name / "model", device="cpu", dtype="float32")
+        steps = (1,) if name == "stage1_init" else (1, 1, 1)
+        video = pipe.generate("a big red circle moves right over the sea", num_frames=33, steps=steps, seed=1)
+        frames = np.asarray(video.frames)
+        assert frames.shape == (33, 64, 64, 3) and frames.dtype == np.uint8
+
+
+def test_the_same_command_again_exports_the_same_model(workspace):
+    file = workspace / "stage1_init" / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
+    before = file.read_bytes()
+    result = run_phase(phase("stage1_init"), workspace, device="cpu")
+    assert result.run.step == 2 and file.read_bytes() == before
+
+
+def test_a_lora_phase_exports_an_adapter_and_a_merged_model_that_agree(workspace):
+    lora = replace(
+        phase("stage1_init"),
+        name="lora",
+        start=After(phase="stage1_init"),
+        training=LoraTraining(rank=4, patches=(), full=()),
+        probes=NoProbes(),
+        run=replace(RUN, steps=3, save_every=3),
+    )
+    lora = apply_overrides(lora, ["optim.lr=0.05"])
+    run_phase(lora, workspace, device="cpu")
+    merged = load_transformer(information(workspace, "lora"), "cpu", torch.float32)
+    adapted = load_transformer(information(workspace, "stage1_init"), "cpu", torch.float32)
+    plain = adapted.proj_out.weight.clone()
+    adapted.load_lora_adapter(workspace / "lora" / ADAPTER, prefix=None, weight_name="pytorch_lora_weights.safetensors")
+    x, t, text = torch.randn(1, 4, 9, 16, 16), torch.tensor([500.0]), torch.randn(1, 8, 16)
+    with torch.no_grad():
+        outputs = [m.velocity(x, t, m.encode_text(text, keys=False), None) for m in (merged, adapted)]
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(merged.proj_out.weight, plain)
+
+
+def test_a_phase_before_its_start_is_refused(tmp_path):
+    with pytest.raises(InputError, match="train the phase 'pretrain' first"):
+        run_phase(phase("stage1_init"), tmp_path, device="cpu")
+
+
+def test_a_teacher_that_is_not_base_is_refused(workspace):
+    wrong = apply_overrides(replace(phase("dmd"), name="other"), ["stage.teacher.phase=ode"])
+    with pytest.raises(InputError, match="the teacher of distillation is a Base model"):
+        run_phase(wrong, workspace, device="cpu")
+
+
+def test_taps_beyond_the_model_are_refused(workspace):
+    wrong = apply_overrides(replace(phase("gan"), name="other"), ["stage.adversary.taps=5"])
+    with pytest.raises(InputError, match="read blocks that a model of 2 does not have"):
+        run_phase(wrong, workspace, device="cpu")
+
+
+def test_a_start_can_be_any_checkpoint(workspace, tmp_path):
+    start = Checkpoint(source=str(workspace / "pretrain" / "model"))
+    assert Workspace(tmp_path).start(start) == workspace / "pretrain" / "model"
+
+
+def test_toy_prompts_are_judged_right_on_the_renderers_own_clips():
+    from helios.data.toy import ToyClips
+
+    prompts = ToyPrompts(count=3)
+    clips = ToyClips(seed=1, count=3, split="heldout", complete=True, chunks=2)
+    for number in range(3):
+        assert prompts.prompts()[number] == str(clips[number].caption)
+        verdict = prompts.judge(number, clips[number].frames)
+        assert verdict["all"] == 1.0 and verdict["attributes"] == 1.0
+
+
+def test_changing_clips_have_words_for_each_chunk():
+    world = ToyWorld(chunks=3, changing=1.0, wordings=3)
+    clip = world(0)
+    assert len(clip.script) == 3 and clip.script[0] != clip.script[-1]
+    assert world(0).captions == clip.captions and torch.equal(world(0).frames_FHWC, clip.frames_FHWC)
+    assert ToyWorld(chunks=3, changing=0.0)(0).script is None
