@@ -222,6 +222,15 @@ def test_a_damaged_file_is_made_anew(folder, prepared, make):
     assert content(prepared) == before
 
 
+def test_a_file_of_another_data_set_is_not_taken_for_ones_own(folder, tmp_path, quick):
+    for seed in (0, 1):
+        quick(folder, tmp_path / str(seed), seed=seed)
+    expected = content(tmp_path / "0")
+    shutil.copy(tmp_path / "1/latents-00001.safetensors", tmp_path / "0/latents-00001.safetensors")
+    quick(folder, tmp_path / "0")
+    assert content(tmp_path / "0") == expected
+
+
 def test_parts_made_apart_equal_the_whole(folder, tmp_path, quick):
     quick(folder, tmp_path / "whole")
     out = tmp_path / "out"
