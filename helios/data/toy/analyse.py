@@ -124,6 +124,10 @@ def _check(frames: np.ndarray) -> None:
         raise InputError(f"a clip of shape {shape} is too small to read: pass 2 frames or more of 32x32 or more")
 
 
+def _grey(picture: np.ndarray) -> np.ndarray:
+    return (picture[..., 0] + picture[..., 1] + picture[..., 2]) * np.float32(1 / 3)
+
+
 def _opponent(picture: np.ndarray) -> np.ndarray:
     """Red against green and yellow against blue, [..., 2]: grey is 0, brightness plays no part."""
     red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
@@ -131,6 +135,15 @@ def _opponent(picture: np.ndarray) -> np.ndarray:
 
 
 _PALETTE_K2 = _opponent(np.array(list(COLOUR_RGB.values()), dtype=np.float32))
+
+
+def _strength(hue: np.ndarray) -> np.ndarray:
+    """How far each opponent colour reaches towards the nearest object colour, 0 to 1: [...]."""
+    red_green, yellow_blue = hue[..., 0], hue[..., 1]
+    strength = np.zeros_like(red_green)
+    for direction in _PALETTE_K2 / (_PALETTE_K2**2).sum(1, keepdims=True):
+        np.maximum(strength, red_green * direction[0] + yellow_blue * direction[1], out=strength)
+    return np.minimum(strength, 1)
 
 
 @dataclass(frozen=True)
@@ -146,8 +159,7 @@ class _Object:
     @classmethod
     def find(cls, picture_FHWC: np.ndarray) -> "_Object":
         hue_FHW2 = _box3(_opponent(picture_FHWC))
-        pull_FHWK = hue_FHW2 @ (_PALETTE_K2 / (_PALETTE_K2**2).sum(1, keepdims=True)).T
-        strength_FHW = np.clip(pull_FHWK.max(-1), 0, 1)
+        strength_FHW = _strength(hue_FHW2)
         vivid = np.quantile(strength_FHW, 1 - _SMALLEST / strength_FHW[0].size)
         mask_FHW = (strength_FHW > _THRESHOLD * vivid) & (vivid > _FAINTEST)
         centre_F2 = _peak(mask_FHW.astype(np.float32))
@@ -196,7 +208,11 @@ def _peak(mask_FHW: np.ndarray) -> np.ndarray:
     """[F, 2] row and column around which the most mask lies, on the torus."""
     near = mask_FHW
     for axis in (1, 2):
-        near = sum(np.roll(near, k, axis) for k in range(-7, 8))
+        ring = [(0, 0)] * 3
+        ring[axis] = (8, 7)
+        total = np.cumsum(np.pad(near, ring, mode="wrap"), axis=axis)
+        size = near.shape[axis]
+        near = np.take(total, range(15, 15 + size), axis=axis) - np.take(total, range(size), axis=axis)
     flat = near.reshape(len(near), -1).argmax(1)
     return np.stack(np.unravel_index(flat, mask_FHW.shape[1:]), axis=1).astype(np.float64)
 
@@ -246,7 +262,9 @@ def _shape_templates(shapes: tuple[str, ...]) -> tuple[list[str], list[float], n
         for radius in np.exp(np.linspace(np.log(5.0), np.log(16.5), 41)):
             mask_PP = _template(shape, radius, reach_P)
             for matrix in soft:
-                names.append(shape), radii.append(float(radius)), masks.append(_level(matrix @ mask_PP @ matrix.T))
+                names.append(shape)
+                radii.append(float(radius))
+                masks.append(_level(matrix @ mask_PP @ matrix.T))
     return names, radii, np.stack(masks).astype(np.float32)
 
 
@@ -297,7 +315,7 @@ def _motion_word(t_F: np.ndarray, path_F: np.ndarray) -> str | None:
         return "still"
     line, (right, down) = _fit_line(t_F, path_F)
     errors = {"line": line, "circle": _fit_orbit(t_F, path_F), "bounce": _fit_bounce(t_F, path_F)}
-    best = min(errors, key=errors.get)
+    best = min(errors, key=lambda law: errors[law])
     if errors[best] > min(0.5 * spread, _WOBBLE):
         return "still" if spread < _STILL[1] else None
     if best != "line":
@@ -354,12 +372,17 @@ def _free(mask_FHW: np.ndarray, margin: int = 3) -> np.ndarray:
     """Where neither the object nor its rim is."""
     wide = mask_FHW
     for axis in (1, 2):
-        wide = np.logical_or.reduce([np.roll(wide, k, axis) for k in range(-margin, margin + 1)])
+        reach = 0
+        while reach < margin:  # each round adds what was reached before, to both sides
+            step = min(reach + 1, margin - reach)
+            wide = wide | np.roll(wide, step, axis) | np.roll(wide, -step, axis)
+            reach += step
     return ~wide
 
 
-_BANDS = ((HORIZON - 0.2, HORIZON, 0.5), (HORIZON + 0.05, 1.0, 1.0))
-"""Top and bottom, as fractions of the height, and share of the camera's speed, of the far and the near scenery."""
+_BANDS = ((HORIZON - 0.2, HORIZON, 0.5, 0.5), (HORIZON + 0.05, 1.0, 1.0, 1.0))
+"""Far and near scenery: top and bottom as fractions of the height, share of the camera's speed, and how much the band
+has to say. The far one says less because the setting sun stands in it and never moves."""
 
 
 def _read_pan(picture_FHWC: np.ndarray, mask_FHW: np.ndarray) -> float:
@@ -368,14 +391,14 @@ def _read_pan(picture_FHWC: np.ndarray, mask_FHW: np.ndarray) -> float:
     Undo a speed, average over time: at the right one the scenery adds up, and what is left over is least. Chunk-long
     windows are read one by one, and their median counts.
     """
-    bands = [_band(picture_FHWC, mask_FHW, top, bottom) for top, bottom, _ in _BANDS]
+    bands = [_band(picture_FHWC, mask_FHW, top, bottom) for top, bottom, *_ in _BANDS]
     count = max(1, len(mask_FHW) // CHUNK_FRAMES)
     speeds, best = PAN_SPEED * np.linspace(-1.5, 1.5, 13), []
     for window in np.array_split(np.arange(len(mask_FHW)), count):
         cost = [
             sum(
-                _left_over(grey[window], free[window], speed * share)
-                for (grey, free), (*_, share) in zip(bands, _BANDS)
+                weight * _left_over(grey[window], free[window], speed * share)
+                for (grey, free), (*_, share, weight) in zip(bands, _BANDS)
             )
             for speed in speeds
         ]
@@ -387,7 +410,7 @@ def _band(picture_FHWC: np.ndarray, mask_FHW: np.ndarray, top: float, bottom: fl
     """Brightness against the mean of its row, outliers clipped, 0 at the object; and where that is not."""
     height = picture_FHWC.shape[1]
     rows = slice(round(top * height), round(bottom * height))
-    grey_FHW, free_FHW = picture_FHWC[:, rows].mean(-1), _free(mask_FHW, 5)[:, rows].astype(np.float32)
+    grey_FHW, free_FHW = _grey(picture_FHWC[:, rows]), _free(mask_FHW, 5)[:, rows].astype(np.float32)
     grey_FHW = grey_FHW - (grey_FHW * free_FHW).sum(2, keepdims=True) / np.maximum(free_FHW.sum(2, keepdims=True), 1)
     limit_F11 = 3 * np.median(np.abs(grey_FHW), axis=(1, 2), keepdims=True)
     return np.clip(grey_FHW, -limit_F11, limit_F11) * free_FHW, free_FHW
@@ -404,7 +427,7 @@ def _left_over(grey_FHW: np.ndarray, free_FHW: np.ndarray, speed: float) -> floa
         count[:, shift : shift + width] += free_HW
     seen = count > 0
     left = float((grey_FHW**2).sum() - (total[seen] ** 2 / count[seen]).sum())
-    return float(np.log(max(left, 1e-3) / max(float(count.sum() - seen.sum()), 1.0)))
+    return float(np.log(max(left, 0) / max(float(count.sum() - seen.sum()), 1.0) + 4))  # 2 grey levels are nothing
 
 
 def _camera_word(pan: float) -> str:
@@ -443,9 +466,7 @@ class _Places:
 def _places(height: int) -> _Places:
     """Learnt from the painter, once per height of the shrunk frames (64 unless they are upright)."""
     names = [(b, t, w) for b in BACKGROUNDS for t in TIMES for w in WEATHERS]
-    samples_KSD = np.stack(
-        [[_painted_rows(*name, seed, height) for seed in range(_VIEWS)] for name in names]
-    )
+    samples_KSD = np.stack([[_painted_rows(*name, seed, height) for seed in range(_VIEWS)] for name in names])
     rows_KD = samples_KSD.mean(1)
     apart = (samples_KSD - rows_KD[:, None]).reshape(-1, rows_KD.shape[1])
     spread_DD = apart.T @ apart / len(apart) + _TOLERANCE**2 * np.eye(rows_KD.shape[1])
@@ -469,7 +490,7 @@ def _read_place(picture_FHWC: np.ndarray, mask_FHW: np.ndarray) -> dict[str, str
     free_FHW = _free(mask_FHW)
     places = _places(picture_FHWC.shape[1])
     distance_K = places.distances(_row_colours(picture_FHWC, free_FHW).ravel())
-    doubt = _doubt(picture_FHWC.mean(-1), free_FHW)
+    doubt = _doubt(_grey(picture_FHWC), free_FHW)
     distance_K += _FALL_WEIGHT * np.array([doubt[weather] for _, _, weather in places.names])
     return dict(zip(("background", "time", "weather"), places.names[int(distance_K.argmin())]))
 

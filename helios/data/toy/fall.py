@@ -3,8 +3,8 @@
 Each particle falls over a screen a little higher than the frame; every time it starts again at the top it starts
 somewhere else, so the fall never repeats.
 
-Shape letters: F pixel frames, C 3 colours (columns, in a patch), H W height and width in pixels, N particles, R rows and
-C columns of a particle's patch.
+Shape letters: F pixel frames, C 3 colours, H W height and width in pixels, N particles; in a particle's patch R rows
+and C columns.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Streak:
 
     def cover(self, dx: np.ndarray, dy: np.ndarray, unit: float) -> np.ndarray:
         """Share of a pixel that is covered, from its centre's offsets in pixels."""
-        wide = np.float32(max(self.width * unit, 0.85))
-        across = np.clip((wide + 1) / 2 - np.abs(dx - np.float32(self.slant) * dy), 0, min(wide, 1))
+        wide = max(self.width * unit, 0.85)
+        across = np.clip(np.float32((wide + 1) / 2) - np.abs(dx - np.float32(self.slant) * dy), 0, min(wide, 1.0))
         return across * np.clip(np.float32((self.length * unit + 1) / 2) - np.abs(dy), 0, 1)
 
 

@@ -126,6 +126,7 @@ def _block(scene: Scene | SceneChange, frames_F: np.ndarray, height: int, width:
     out_FHWC = np.empty((len(frames_F), height, width, 3), np.uint8)
     frame_CHW, other_CHW = np.empty((2, 3, height, width), np.float32)
     levels_CHW = np.empty((3, height, width), np.uint8)
+    at = scene.at if isinstance(scene, SceneChange) else 0
     for part, looks in _parts(scene, frames_F):
         painters = [Painter(look, frames_F[part], path[part], height, width) for look in looks]
         for index, frame_HWC in enumerate(out_FHWC[part]):
@@ -133,7 +134,7 @@ def _block(scene: Scene | SceneChange, frames_F: np.ndarray, height: int, width:
             for painter in painters[1:]:
                 painter.paint(other_CHW, index)
                 other_CHW -= frame_CHW
-                frame_CHW += other_CHW * _share(frames_F[part][index] - scene.at)
+                frame_CHW += other_CHW * _share(frames_F[part][index] - at)
             frame_CHW += np.float32(0.5)
             np.copyto(levels_CHW, frame_CHW, casting="unsafe")
             for channel, plane_HW in enumerate(levels_CHW):  # five times faster than one strided cast
@@ -150,7 +151,7 @@ def _parts(scene: Scene | SceneChange, frames_F: np.ndarray) -> list[tuple[slice
     return [(slice(a, b), looks) for a, b, looks in stretches if len(frames_F[a:b])]
 
 
-def _share(frames_since: int) -> np.float32:
+def _share(frames_since: int) -> float:
     """Share of the new look in a dissolve: smooth, and 1 after ``TRANSITION_FRAMES``."""
     x = (frames_since + 1) / TRANSITION_FRAMES
-    return np.float32(x * x * (3 - 2 * x))
+    return float(x * x * (3 - 2 * x))

@@ -115,12 +115,13 @@ def layers(background: str) -> tuple[Layer, ...]:
 def hash01(seed: int, salt: int, *keys: np.ndarray) -> np.ndarray:
     """Uniform numbers in [0, 1) from integers, the same on every machine (splitmix64 finaliser)."""
     with np.errstate(over="ignore"):
-        state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt) * np.uint64(0xD1B54A32D192ED03)
+        start = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt) * np.uint64(0xD1B54A32D192ED03)
+        state: np.ndarray = np.asarray(start)
         for key in keys:
             state = (state ^ np.asarray(key).astype(np.int64).astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
-    return ((state >> np.uint64(40)).astype(np.float32)) * np.float32(2**-24)
+    return np.asarray((state >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
 
 class _Cells:

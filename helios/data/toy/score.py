@@ -37,7 +37,8 @@ def score_ends(
     window = round(seconds * FPS)
     if len(frames) < window or window < 2:
         raise InputError(f"{len(frames)} frames hold no {seconds} s window at {FPS} fps: pass fewer seconds")
-    return tuple(score(part, scene, attributes=attributes) for part in (frames[:window], frames[-window:]))
+    first, last = frames[:window], frames[-window:]
+    return score(first, scene, attributes=attributes), score(last, scene, attributes=attributes)
 
 
 def score_segments(

@@ -75,15 +75,15 @@ def orbit_phase(scene: Scene) -> float:
 
 
 def _changed_track(change: SceneChange, frames_F: np.ndarray, width: float, height: float) -> Track:
-    first = track(change.before, frames_F, width, height)
+    old = track(change.before, frames_F, width, height)
     at = track(change.before, np.array([change.at]), width, height)
     since_F = np.asarray(frames_F) - change.at
+    late_F = since_F >= 0
+    camera_F = np.where(late_F, at.camera_F + pan(change.after.camera, since_F), old.camera_F)
+    if change.after.motion == change.before.motion:
+        return Track(old.x_F, old.y_F, camera_F)
     phase = orbit_phase(change.after)
     dx_F, dy_F = displacement(change.after.motion, since_F, phase)
     (x0,), (y0,) = displacement(change.after.motion, np.zeros(1), phase)
-    late_F = since_F >= 0
-    return Track(
-        np.where(late_F, at.x_F + dx_F - x0, first.x_F),
-        np.where(late_F, at.y_F + dy_F - y0, first.y_F),
-        np.where(late_F, at.camera_F + pan(change.after.camera, since_F), first.camera_F),
-    )
+    x_F, y_F = at.x_F + dx_F - x0, at.y_F + dy_F - y0
+    return Track(np.where(late_F, x_F, old.x_F), np.where(late_F, y_F, old.y_F), camera_F)

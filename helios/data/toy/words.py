@@ -5,7 +5,7 @@ camera, an object that stays; size, background and time of day may be left out w
 leaves them open. ``Caption.stated`` lists what a reader can hold a video to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -96,7 +96,7 @@ CAMERA_WORDS = {
     "left": ("the camera pans left", "the camera pans to the left", "the camera turns left"),
     "right": ("the camera pans right", "the camera pans to the right", "the camera turns right"),
 }
-_PARTS = {
+_PARTS: dict[str, Mapping[str, tuple[str, ...]]] = {
     "size": SIZE_WORDS,
     "background": BACKGROUND_WORDS,
     "time": TIME_WORDS,
@@ -108,6 +108,9 @@ _DEFAULTS = {"motion": "still", "weather": "clear", "camera": "still"}
 _OPEN = ("size", "background", "time")
 _LEAVE_OUT = {"motion": 0.3, "weather": 0.6, "camera": 0.6, "size": 0.15, "background": 0.12, "time": 0.15}
 """How often a free caption is silent about an attribute (the first three only where silence is true)."""
+
+_BRIEF = 0.08
+"""How often it is silent about all of them: "a red circle moves right"."""
 
 TRAIN_FRAMES = (
     "{object} {moves} {background} {time} {weather}, {camera}",
@@ -144,8 +147,8 @@ class Caption(str):
         caption.stated = tuple(stated)
         return caption
 
-    def __getnewargs__(self) -> tuple[str, tuple[str, ...]]:
-        return str(self), self.stated
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (str(self), self.stated)
 
 
 def canonical(scene: Scene) -> Caption:
@@ -192,8 +195,8 @@ def vocabulary() -> tuple[str, ...]:
     for words in (SHAPE_WORDS, COLOUR_WORDS, *_PARTS.values()):
         phrases += [phrase for synonyms in words.values() for phrase in synonyms]
     phrases += [phrase for pairs in MOTION_WORDS.values() for pair in pairs for phrase in pair]
-    words = {word.strip(",") for phrase in phrases for word in phrase.split()}
-    return tuple(sorted(word for word in words if not word.startswith("{")))
+    found = {word.strip(",") for phrase in phrases for word in phrase.split()}
+    return tuple(sorted(word for word in found if not word.startswith("{")))
 
 
 def sentences(count: int, seed: int = 0, split: Split = "train") -> Iterator[Caption]:
@@ -204,7 +207,8 @@ def sentences(count: int, seed: int = 0, split: Split = "train") -> Iterator[Cap
 
 
 def _silent(scene: Scene, rng: np.random.Generator) -> set[str]:
-    chosen = {attribute for attribute, share in _LEAVE_OUT.items() if rng.random() < share}
+    brief = rng.random() < _BRIEF
+    chosen = {attribute for attribute, share in _LEAVE_OUT.items() if rng.random() < share or brief}
     return {a for a in chosen if a in _OPEN or getattr(scene, a) == _DEFAULTS[a]}
 
 
@@ -218,6 +222,8 @@ def _fill(frame: str, slots: dict[str, str]) -> str:
     if not slots["camera"]:
         for joint in (" while {camera}", "{camera} as ", ", {camera}", "{camera}, "):
             frame = frame.replace(joint, "")
+    if not slots["moves"]:
+        frame = frame.replace("{camera} as ", "{camera}, ")
     text = " ".join(frame.format(**slots).split())
     while ", ," in text or " ," in text:
         text = text.replace(", ,", ",").replace(" ,", ",")

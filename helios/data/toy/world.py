@@ -10,7 +10,7 @@ at ``FPS``.
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from hashlib import blake2b
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -185,7 +185,8 @@ def sample_change(rng: np.random.Generator, split: Split = "train", *, at: int, 
     while True:
         before = sample_scene(rng, split)
         changed = rng.choice(len(ATTRIBUTES), size=changes, replace=False)
-        after = replace(before, **{ATTRIBUTES[i]: _other_word(rng, before, ATTRIBUTES[i]) for i in changed})
+        words: dict[str, Any] = {ATTRIBUTES[i]: _other_word(rng, before, ATTRIBUTES[i]) for i in changed}
+        after = replace(before, **words)
         if is_heldout(after) == (split == "heldout"):
             return SceneChange(before=before, after=after, at=at)
 
@@ -201,10 +202,10 @@ _COMFORTABLE = {"circle": ((0.42, 0.58), (0.42, 0.58)), "bounce": ((0.28, 0.72),
 
 
 def _draw(rng: np.random.Generator, words: dict[str, tuple[str, ...]]) -> Scene:
-    attributes = {attribute: choices[rng.integers(len(choices))] for attribute, choices in words.items()}
-    xs, ys = _COMFORTABLE.get(attributes["motion"], ((0.28, 0.72), (0.28, 0.72)))
-    start = {"x": float(rng.uniform(*xs)), "y": float(rng.uniform(*ys))}
-    return Scene(**attributes, **start, seed=int(rng.integers(2**32)))
+    scene: dict[str, Any] = {attribute: choices[rng.integers(len(choices))] for attribute, choices in words.items()}
+    xs, ys = _COMFORTABLE.get(scene["motion"], ((0.28, 0.72), (0.28, 0.72)))
+    scene |= {"x": float(rng.uniform(*xs)), "y": float(rng.uniform(*ys))}
+    return Scene(**scene, seed=int(rng.integers(2**32)))
 
 
 def _other_word(rng: np.random.Generator, scene: Scene, attribute: str) -> str:

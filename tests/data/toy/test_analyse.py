@@ -17,6 +17,7 @@ from helios.data.toy.world import (
     sample_scene,
 )
 from helios.errors import InputError
+from tests.data.toy.faults import FAULTS
 
 
 def _rendered(count: int, seed: int, height: int = 64, width: int = 64, **fixed):
@@ -33,7 +34,7 @@ def _shares(clips) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "count"), [(64, 64, 130), (96, 128, 24), (128, 192, 10), (64, 192, 10), (128, 64, 16)]
+    ("height", "width", "count"), [(64, 64, 110), (96, 128, 24), (128, 192, 8), (64, 192, 8), (128, 64, 6)]
 )
 def test_every_attribute_of_rendered_clips_is_read_exactly(height, width, count):
     assert _shares(_rendered(count, seed=height + width, height=height, width=width)) == dict.fromkeys(
@@ -81,53 +82,18 @@ def test_an_empty_place_has_no_object_but_is_still_read():
     assert (reading.background, reading.time, reading.weather) == ("city", "sunset", "clear")
 
 
-@pytest.mark.parametrize("fault", ["noise", "soft", "pale", "jitter", "tinted"])
+@pytest.mark.parametrize("fault", ["noise 20", "blur 1.5", "pale 0.6", "jitter 2", "tint"])
 def test_what_a_model_does_to_pictures_does_not_confuse_it(fault):
     rng = np.random.default_rng(2)
 
-    def spoil(frames):
-        pixels = frames.astype(np.float32)
-        if fault == "noise":
-            pixels += rng.normal(0, 20, pixels.shape)
-        if fault == "soft":  # a binomial blur of about one pixel, twice
-            for axis in (1, 2, 1, 2):
-                pixels = (np.roll(pixels, 1, axis) + 2 * pixels + np.roll(pixels, -1, axis)) / 4
-        if fault == "pale":
-            grey = pixels.mean(-1, keepdims=True)
-            pixels = grey + 0.7 * (pixels - grey)
-        if fault == "jitter":
-            pixels = np.stack([np.roll(frame, rng.integers(-1, 2, 2), (0, 1)) for frame in pixels])
-        if fault == "tinted":
-            pixels = pixels * [1.04, 1.0, 0.96] + 3
-        return np.clip(pixels, 0, 255).astype(np.uint8)
-
-    shares = _shares((scene, spoil(frames)) for scene, frames in _rendered(24, seed=5))
-    assert all(shares[attribute] >= 0.95 for attribute in ATTRIBUTES), shares
+    shares = _shares((scene, FAULTS[fault](frames, rng)) for scene, frames in _rendered(16, seed=5))
+    assert all(shares[attribute] >= 0.93 for attribute in ATTRIBUTES), shares
 
 
 def test_compressed_video_is_read_like_the_original():
-    media = pytest.importorskip("helios.media")
-    pytest.importorskip("av")
-    del media
-    clips = [(scene, _through_h264(frames)) for scene, frames in _rendered(12, seed=8, height=128, width=128)]
+    rng = np.random.default_rng(4)
+    clips = ((scene, FAULTS["H.264 crf 23"](frames, rng)) for scene, frames in _rendered(12, 8, height=128, width=128))
     assert _shares(clips)["all"] == 1.0
-
-
-def _through_h264(frames: np.ndarray) -> np.ndarray:
-    from io import BytesIO
-
-    import av
-
-    file = BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=24, options={"crf": "23"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    file.seek(0)
-    with av.open(file) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_a_minute_is_read_like_a_chunk():

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from helios.data.toy.analyse import _FAINTEST, _PALETTE_K2, _opponent
+from helios.data.toy.analyse import _FAINTEST, _opponent, _strength
 from helios.data.toy.render import Backdrop, render
 from helios.data.toy.sprite import COLOUR_RGB
 from helios.data.toy.world import (
@@ -61,12 +61,11 @@ def test_twice_the_resolution_is_the_same_picture():
 
 
 def test_scenery_never_reaches_for_an_object_colour():
-    pull = _PALETTE_K2 / (_PALETTE_K2**2).sum(1, keepdims=True)
     frame = np.empty((3, 64, 512), np.float32)
     for background, time, weather in product(BACKGROUNDS, TIMES, WEATHERS):
         scene = Scene(background=background, time=time, weather=weather, seed=8)
         Backdrop(scene, np.zeros(1), 64, 512).draw(frame, 0)
-        strength = (_opponent(frame.transpose(1, 2, 0)) @ pull.T).max()
+        strength = _strength(_opponent(frame.transpose(1, 2, 0))).max()
         assert strength < _FAINTEST, (background, time, weather, strength)
 
 

@@ -47,3 +47,10 @@ def test_a_change_of_motion_and_pan_goes_on_from_where_things_are(before, motion
     for series in (path.x_F, path.y_F, path.camera_F):
         assert np.abs(np.diff(series)).max() < fastest
     assert np.allclose(np.diff(path.camera_F[33:]), PAN_SPEED)
+
+
+def test_a_motion_that_does_not_change_goes_on_undisturbed():
+    before = Scene(motion="bounce", seed=5)
+    change = SceneChange(before=before, after=Scene(motion="bounce", colour="blue", seed=77), at=33)
+    path, alone = track(change, FRAMES, 64, 64), track(before, FRAMES, 64, 64)
+    assert np.array_equal(path.x_F, alone.x_F) and np.array_equal(path.y_F, alone.y_F)
