@@ -1,6 +1,7 @@
 """``helios``: the entry point, its commands, and how errors become exit codes.
 
-Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by the user.
+Exit codes: 0 done, 1 failed while running, 2 bad input, 130 stopped by the user; ``data prepare`` also has 3, finished
+but some videos left out.
 """
 
 import logging
