@@ -4,12 +4,13 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
 import torch
 
+import helios
 from helios.device import synchronize
 
 _MATRIX = {"cpu": (1536, 1024, 1024)}
@@ -44,11 +45,22 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         processor=_processor(device),
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
-        versions={name: version(name) for name in ("helios", "torch", "diffusers")}
-        | {"python": platform.python_version()},
+        versions=_versions(),
         matrix_flops=_matrix_rate(device, dtype),
         copy_bytes=_copy_rate(device),
     )
+
+
+def _versions() -> dict[str, str]:
+    own = {"helios": helios.__version__, "python": platform.python_version()}
+    return own | {name: _version(name) for name in ("torch", "diffusers", "triton")}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor(device: torch.device) -> str:

@@ -1,0 +1,205 @@
+"""Check and measure Helios on one device: kernels, parity in half precision, speed, flat memory. See gpu.sh.
+
+Writes one JSON per measurement as soon as it has it, and prints a short table last. Exit code 1 when a check failed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kernels import check_kernels
+
+from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
+from helios.bench.speed.contenders import DiffusersContender, HeliosContender
+from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_random_checkpoint
+from helios.device import resolve_device
+from helios.engine.acceleration import CompiledBlocks
+from helios.engine.pace import DecodeAhead
+from helios.engine.pipeline import Helios, prepare
+
+PROMPT = "a red circle moves right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much to measure: the released model on an accelerator, or the same steps small on a CPU."""
+
+    size: tuple[int, int]
+    chunks: int
+    rounds: int
+    minute_chunks: int
+    beyond: bool  # measure also what only an accelerator can gain from
+
+    @staticmethod
+    def of(device: torch.device) -> "Scale":
+        if device.type == "cpu":
+            return Scale(size=(64, 128), chunks=2, rounds=1, minute_chunks=5, beyond=False)
+        return Scale(size=(384, 640), chunks=4, rounds=3, minute_chunks=44, beyond=True)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What was found so far: rows of the last table, and whether every check passed."""
+
+    folder: Path
+    limit_s: float
+    began: float = field(default_factory=time.perf_counter)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    failed: bool = False
+
+    def step(self, name: str, call: Callable[[], tuple[dict | list, str, bool]]) -> None:
+        """Run one step unless it is late; keep its JSON and its line."""
+        if time.perf_counter() - self.began > self.limit_s:
+            self.rows.append((name, f"left out: {self.limit_s:.0f} s were over"))
+            return
+        found, line, passed = call()
+        (self.folder / f"{name.replace(' ', '-')}.json").write_text(json.dumps(found, indent=2) + "\n")
+        self.rows.append((name, line))
+        self.failed |= not passed
+        print(f"[{time.perf_counter() - self.began:5.0f} s] {name}: {line}", file=sys.stderr)
+
+    def table(self) -> str:
+        lines = ["| step | result |", "|---|---|", *(f"| {name} | {line} |" for name, line in self.rows)]
+        return "\n".join([*lines, "", "FAILED" if self.failed else "all checks passed"])
+
+
+def kernels(device: torch.device) -> tuple[list, str, bool]:
+    rows = check_kernels(device, (torch.float32, torch.bfloat16))
+    ran = [row for row in rows if row["error"] is not None]
+    wrong = [f"{row['op']}/{row['backend']}/{row['dtype']}" for row in rows if not row["ok"]]
+    worst = max(row["error"] for row in ran)
+    line = f"{len(ran)} of {len(rows)} ran here, worst error {worst:.1e}"
+    return rows, line + (f", WRONG: {', '.join(wrong)}" if wrong else ""), not wrong
+
+
+def parity(device: torch.device) -> tuple[dict, str, bool]:
+    """Frames against float32 on the CPU: ours in float32 and bfloat16, and Diffusers' in bfloat16."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for variant in ("distilled", "base"):
+            info = inspect(write_random_checkpoint(Path(folder) / variant, variant))
+            found[variant] = _parity_of(info, device)
+    worst = max(entry["float32"] for entry in found.values())
+    passed = all(e["float32"] < 2e-2 and e["bfloat16"] <= 1.5 * e["diffusers_bfloat16"] for e in found.values())
+    halves = ", ".join(f"{e['bfloat16']:.1e} (Diffusers {e['diffusers_bfloat16']:.1e})" for e in found.values())
+    return found, f"float32 off by {worst:.1e} at most, bfloat16 by {halves} on average", passed
+
+
+def _parity_of(info: CheckpointInfo, device: torch.device) -> dict[str, float]:
+    settings = {"height": 64, "width": 128, "num_frames": 66, "steps": (2,) * info.geometry.levels}
+    prepared = prepare(info, "A red circle moves slowly from left to right.", seed=3, **settings)
+
+    def frames(contender: type, where: torch.device | str, dtype: str) -> np.ndarray:
+        return contender(Helios.from_info(info, device=where, dtype=dtype), prepared).pixels()
+
+    exact = frames(HeliosContender, "cpu", "float32")
+    half, theirs = frames(HeliosContender, device, "bfloat16"), frames(DiffusersContender, device, "bfloat16")
+    return {
+        "float32": float(np.abs(frames(HeliosContender, device, "float32") - exact).max()),
+        "bfloat16": float(np.abs(half - exact).mean()),
+        "diffusers_bfloat16": float(np.abs(theirs - exact[: len(theirs)]).mean()),
+    }
+
+
+def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, **config) -> tuple[dict, str, bool]:
+    info, (height, width) = helios.info, scale.size
+    chunks, rounds = config.pop("chunks", scale.chunks), config.pop("rounds", scale.rounds)
+    prepared = prepare(
+        info,
+        PROMPT,
+        encoder=helios.encoder,
+        num_frames=chunks * info.geometry.chunk_frames,
+        height=height,
+        width=width,
+        steps=(steps,) * info.geometry.levels,
+        amplify_first_chunk=False,
+    )
+    result = measure_speed(helios, prepared, SpeedConfig(rounds=rounds, **config))
+    (folder / f"{name.replace(' ', '-')}.md").write_text(markdown(result) + "\n")
+    plot_chunk(result, folder / f"{name.replace(' ', '-')}.png")
+    return result, _speed_line(result), True
+
+
+def _speed_line(result: dict) -> str:
+    ours, memory, reached = result["helios"], result["memory"], result["roofline"]["floor_reached"]
+    line = f"{ours['fps']:.2f} fps, chunk {ours.get('chunk_p50_s', ours['wall_s']):.3f} s, first frame "
+    line += f"{ours['time_to_first_frame_s']:.2f} s, {100 * reached:.0f} % of the floor, "
+    line += f"peak {memory['peak_allocated'] / 2**30:.1f} GiB"
+    for name, ratio in result["ratios"].items():
+        line += f"; {name} {result[name]['fps']:.2f} fps, we are {ratio['wall']:.2f} times as fast"
+    return line
+
+
+def half_decode(helios: Helios, scale: Scale) -> tuple[dict, str, bool]:
+    """Lower the VAE to bfloat16, for good, and say what that costs the pixels of one chunk."""
+    geometry, (height, width) = helios.info.geometry, scale.size
+    shape = (1, geometry.latent_channels, geometry.chunk_latent_frames, *geometry.latent_size(height, width))
+    latents_BCTHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(helios.device)
+    exact = helios.vae.decode(latents_BCTHW).float().cpu()
+    helios.vae.to(dtype=torch.bfloat16)
+    half = helios.vae.decode(latents_BCTHW).float().cpu()
+    psnr = float(10 * torch.log10(4.0 / (half - exact).square().mean()))
+    return {"psnr_db": psnr}, f"PSNR {psnr:.1f} dB to the float32 decode, on random weights", psnr > 40
+
+
+def minute(helios: Helios, scale: Scale, folder: Path) -> tuple[dict, str, bool]:
+    """A long run: its memory must not grow after the third chunk."""
+    name = "long run"
+    result, line, _ = speed(helios, scale, folder, name, steps=1, chunks=scale.minute_chunks, rounds=1)
+    growth, ours = result["memory"]["growth_after_third_chunk"], result["helios"]
+    # On the CPU this is the size of the process, which breathes.
+    passed = growth <= (0 if helios.device.type != "cpu" else 64 << 20)
+    seconds, ratio = result["settings"]["num_frames"] / 24, ours["chunk_p99_s"] / ours["chunk_p50_s"]
+    return result, f"{seconds:.0f} s of video, memory {growth / 2**20:+.1f} MiB, p99/p50 {ratio:.2f}; {line}", passed
+
+
+def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
+    """Speed of the released shape, exact first, then what was chosen beyond it."""
+    helios = Helios.from_info(synthetic_info(model), device=device)
+    both = {"against": ("diffusers",)}
+    run = {"helios": helios, "scale": scale, "folder": report.folder}
+
+    def step(name: str, **how) -> None:
+        report.step(name, lambda: speed(name=name, **run, **how))
+
+    step("exact 1+1+1", steps=1, **both)
+    step("exact 2+2+2", steps=2, **both)
+    report.step("bf16 decode", lambda: half_decode(helios, scale))
+    step("bf16 VAE 1+1+1", steps=1)
+    step("bf16 VAE 2+2+2", steps=2)
+    report.step("long run", lambda: minute(helios, scale, report.folder))
+    if scale.beyond:
+        step("bf16 VAE ahead 1+1+1", steps=1, pace=DecodeAhead())
+        helios.accelerate(CompiledBlocks())
+        step("bf16 VAE compiled 1+1+1", steps=1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--model", default="14b-random")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/gpu"))
+    parser.add_argument("--limit-s", type=float, default=400.0)
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    report = Report(folder=arguments.results, limit_s=arguments.limit_s)
+    report.step("kernels", lambda: kernels(device))
+    report.step("parity", lambda: parity(device))
+    measure(device, arguments.model, Scale.of(device), report)
+    table = report.table()
+    (arguments.results / "table.md").write_text(table + "\n")
+    print(table)
+    return int(report.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
