@@ -4,7 +4,9 @@ Writes one JSON per measurement as soon as it has it, and prints a short table l
 """
 
 import argparse
+import copy
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -23,8 +25,11 @@ from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_ra
 from helios.device import resolve_device
 from helios.engine.acceleration import CompiledBlocks
 from helios.engine.pace import DecodeAhead
-from helios.engine.pipeline import Helios, prepare
+from helios.engine.pipeline import Helios, Prepared, prepare
+from helios.models.vae import HeliosVAE
 
+Found = tuple[Any, str, bool]  # JSON, one line of the table, and whether it is as it must be
+GRACE_S = 60
 PROMPT = "a red circle moves right"
 
 
@@ -35,14 +40,14 @@ class Scale:
     size: tuple[int, int]
     chunks: int
     rounds: int
-    minute_chunks: int
+    long_chunks: int
     beyond: bool  # measure also what only an accelerator can gain from
 
     @staticmethod
     def of(device: torch.device) -> "Scale":
         if device.type == "cpu":
-            return Scale(size=(64, 128), chunks=2, rounds=1, minute_chunks=5, beyond=False)
-        return Scale(size=(384, 640), chunks=4, rounds=3, minute_chunks=44, beyond=True)
+            return Scale(size=(64, 128), chunks=2, rounds=1, long_chunks=5, beyond=False)
+        return Scale(size=(384, 640), chunks=4, rounds=3, long_chunks=44, beyond=True)
 
 
 @dataclass(kw_only=True)
@@ -55,12 +60,16 @@ class Report:
     rows: list[tuple[str, str]] = field(default_factory=list)
     failed: bool = False
 
-    def step(self, name: str, call: Callable[[], tuple[dict | list, str, bool]]) -> None:
-        """Run one step unless it is late; keep its JSON and its line."""
+    def step(self, name: str, call: Callable[[], Found]) -> None:
+        """Run one step unless it is late, and no longer than the grace; keep its JSON and its line."""
         if time.perf_counter() - self.began > self.limit_s:
             self.rows.append((name, f"left out: {self.limit_s:.0f} s were over"))
             return
-        found, line, passed = call()
+        try:
+            found, line, passed = call()
+        except TimeoutError:
+            self.rows.append((name, "stopped: out of time"))
+            return
         (self.folder / f"{name.replace(' ', '-')}.json").write_text(json.dumps(found, indent=2) + "\n")
         self.rows.append((name, line))
         self.failed |= not passed
@@ -71,7 +80,7 @@ class Report:
         return "\n".join([*lines, "", "FAILED" if self.failed else "all checks passed"])
 
 
-def kernels(device: torch.device) -> tuple[list, str, bool]:
+def kernels(device: torch.device) -> Found:
     rows = check_kernels(device, (torch.float32, torch.bfloat16))
     ran = [row for row in rows if row["error"] is not None]
     wrong = [f"{row['op']}/{row['backend']}/{row['dtype']}" for row in rows if not row["ok"]]
@@ -80,7 +89,7 @@ def kernels(device: torch.device) -> tuple[list, str, bool]:
     return rows, line + (f", WRONG: {', '.join(wrong)}" if wrong else ""), not wrong
 
 
-def parity(device: torch.device) -> tuple[dict, str, bool]:
+def parity(device: torch.device) -> Found:
     """Frames against float32 on the CPU: ours in float32 and bfloat16, and Diffusers' in bfloat16."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -109,10 +118,9 @@ def _parity_of(info: CheckpointInfo, device: torch.device) -> dict[str, float]:
     }
 
 
-def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, **config) -> tuple[dict, str, bool]:
+def prepared_run(helios: Helios, scale: Scale, *, chunks: int, steps: int) -> Prepared:
     info, (height, width) = helios.info, scale.size
-    chunks, rounds = config.pop("chunks", scale.chunks), config.pop("rounds", scale.rounds)
-    prepared = prepare(
+    return prepare(
         info,
         PROMPT,
         encoder=helios.encoder,
@@ -122,64 +130,69 @@ def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, 
         steps=(steps,) * info.geometry.levels,
         amplify_first_chunk=False,
     )
-    result = measure_speed(helios, prepared, SpeedConfig(rounds=rounds, **config))
-    (folder / f"{name.replace(' ', '-')}.md").write_text(markdown(result) + "\n")
-    plot_chunk(result, folder / f"{name.replace(' ', '-')}.png")
-    return result, _speed_line(result), True
 
 
-def _speed_line(result: dict) -> str:
+def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, **config) -> Found:
+    prepared = prepared_run(helios, scale, chunks=scale.chunks, steps=steps)
+    result = measure_speed(helios, prepared, SpeedConfig(rounds=scale.rounds, **config))
+    file = folder / name.replace(" ", "-")
+    file.with_suffix(".md").write_text(markdown(result) + "\n")
+    plot_chunk(result, file.with_suffix(".png"))
     ours, memory, reached = result["helios"], result["memory"], result["roofline"]["floor_reached"]
-    line = f"{ours['fps']:.2f} fps, chunk {ours.get('chunk_p50_s', ours['wall_s']):.3f} s, first frame "
+    line = f"{ours['fps']:.2f} fps, chunk {ours['chunk_p50_s']:.3f} s, first frame "
     line += f"{ours['time_to_first_frame_s']:.2f} s, {100 * reached:.0f} % of the floor, "
     line += f"peak {memory['peak_allocated'] / 2**30:.1f} GiB"
-    for name, ratio in result["ratios"].items():
-        line += f"; {name} {result[name]['fps']:.2f} fps, we are {ratio['wall']:.2f} times as fast"
-    return line
+    for other, ratio in result["ratios"].items():
+        line += f"; {other} {result[other]['fps']:.2f} fps, we are {ratio['wall']:.2f} times as fast"
+    return result, line, True
 
 
-def half_decode(helios: Helios, scale: Scale) -> tuple[dict, str, bool]:
-    """Lower the VAE to bfloat16, for good, and say what that costs the pixels of one chunk."""
+def with_half_vae(helios: Helios, scale: Scale) -> tuple[Helios, Found]:
+    """The same model with a VAE in bfloat16, and what that costs the pixels of one chunk."""
+    vae = HeliosVAE(copy.deepcopy(helios.vae.module).to(torch.bfloat16))
     geometry, (height, width) = helios.info.geometry, scale.size
     shape = (1, geometry.latent_channels, geometry.chunk_latent_frames, *geometry.latent_size(height, width))
     latents_BCTHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(helios.device)
-    exact = helios.vae.decode(latents_BCTHW).float().cpu()
-    helios.vae.to(dtype=torch.bfloat16)
-    half = helios.vae.decode(latents_BCTHW).float().cpu()
+    exact, half = (model.decode(latents_BCTHW).float().cpu() for model in (helios.vae, vae))
     psnr = float(10 * torch.log10(4.0 / (half - exact).square().mean()))
-    return {"psnr_db": psnr}, f"PSNR {psnr:.1f} dB to the float32 decode, on random weights", psnr > 40
+    parts = {"transformer": helios.transformer, "vae": vae, "encoder": helios.encoder, "device": helios.device}
+    line = f"PSNR {psnr:.1f} dB to the float32 decode, on random weights"
+    return Helios(helios.info, **parts), ({"psnr_db": psnr}, line, psnr > 40)
 
 
-def minute(helios: Helios, scale: Scale, folder: Path) -> tuple[dict, str, bool]:
-    """A long run: its memory must not grow after the third chunk."""
-    name = "long run"
-    result, line, _ = speed(helios, scale, folder, name, steps=1, chunks=scale.minute_chunks, rounds=1)
-    growth, ours = result["memory"]["growth_after_third_chunk"], result["helios"]
+def long_run(helios: Helios, scale: Scale) -> Found:
+    """A minute of video on an accelerator: what it holds must not grow after the third chunk."""
+    run = HeliosContender(helios, prepared_run(helios, scale, chunks=scale.long_chunks, steps=1)).run()
+    growth, (p50, p99) = max(run.allocated[3:]) - run.allocated[2], np.percentile(run.chunk_s, (50, 99))
     # On the CPU this is the size of the process, which breathes.
     passed = growth <= (0 if helios.device.type != "cpu" else 64 << 20)
-    seconds, ratio = result["settings"]["num_frames"] / 24, ours["chunk_p99_s"] / ours["chunk_p50_s"]
-    return result, f"{seconds:.0f} s of video, memory {growth / 2**20:+.1f} MiB, p99/p50 {ratio:.2f}; {line}", passed
+    found = {"frames": run.frames, "fps": run.fps, "allocated": run.allocated, "chunk_s": run.chunk_s}
+    line = f"{run.frames / 24:.0f} s of video at {run.fps:.2f} fps, memory {growth / 2**20:+.1f} MiB after the third"
+    return found, f"{line} chunk, chunk p99/p50 {p99 / p50:.2f}", passed
 
 
 def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
-    """Speed of the released shape, exact first, then what was chosen beyond it."""
-    helios = Helios.from_info(synthetic_info(model), device=device)
-    both = {"against": ("diffusers",)}
-    run = {"helios": helios, "scale": scale, "folder": report.folder}
+    """Speed of the released shape: exact first, then what was chosen beyond it."""
+    exact = Helios.from_info(synthetic_info(model), device=device)
+    half, cost = with_half_vae(exact, scale)
 
-    def step(name: str, **how) -> None:
-        report.step(name, lambda: speed(name=name, **run, **how))
+    def step(name: str, helios: Helios, **how) -> None:
+        report.step(name, lambda: speed(helios, scale, report.folder, name, **how))
 
-    step("exact 1+1+1", steps=1, **both)
-    step("exact 2+2+2", steps=2, **both)
-    report.step("bf16 decode", lambda: half_decode(helios, scale))
-    step("bf16 VAE 1+1+1", steps=1)
-    step("bf16 VAE 2+2+2", steps=2)
-    report.step("long run", lambda: minute(helios, scale, report.folder))
+    step("exact 1+1+1", exact, steps=1, against=("diffusers",))
+    report.step("bf16 decode", lambda: cost)
+    step("bf16 VAE 1+1+1", half, steps=1)
+    report.step("long run", lambda: long_run(half, scale))
+    step("exact 2+2+2", exact, steps=2, against=("diffusers",))
+    step("bf16 VAE 2+2+2", half, steps=2)
     if scale.beyond:
-        step("bf16 VAE ahead 1+1+1", steps=1, pace=DecodeAhead())
-        helios.accelerate(CompiledBlocks())
-        step("bf16 VAE compiled 1+1+1", steps=1)
+        step("bf16 VAE ahead 1+1+1", half, steps=1, pace=DecodeAhead())
+        half.accelerate(CompiledBlocks())
+        step("bf16 VAE compiled 1+1+1", half, steps=1)
+
+
+def _out_of_time(*_) -> None:
+    raise TimeoutError
 
 
 def main() -> int:
@@ -192,6 +205,8 @@ def main() -> int:
     device = resolve_device(arguments.device)
     arguments.results.mkdir(parents=True, exist_ok=True)
     report = Report(folder=arguments.results, limit_s=arguments.limit_s)
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(int(arguments.limit_s) + GRACE_S)
     report.step("kernels", lambda: kernels(device))
     report.step("parity", lambda: parity(device))
     measure(device, arguments.model, Scale.of(device), report)

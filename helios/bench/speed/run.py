@@ -16,7 +16,7 @@ from helios.bench.speed.machine import Machine, measure_machine
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
-from helios.device import device_memory, host_memory, reset_peak
+from helios.device import DeviceMemory, device_memory, host_memory, reset_peak
 from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios, Prepared
 from helios.errors import InputError
@@ -61,11 +61,8 @@ def measure_speed(
     machine = measure_machine(helios.device, helios.transformer.dtype)
     warm_up_s = _timed(lambda: helios.warm_up(prepared))
     contenders = _contenders(helios, prepared, config)
-    expected = contenders[0].pixels()
-    differences = {c.name: _difference(expected, c.pixels()) for c in contenders[1:]}
-    reset_peak(helios.device)
-    contenders[0].run()
-    memory = device_memory(helios.device)
+    differences = _differences(contenders)
+    memory = _peak_of(contenders[0], helios.device)
     runs = _in_turns(contenders, config.rounds, progress)
     work = count_chunk(helios.info.transformer_config, helios.info.vae_config, prepared.plan)
     ours = _figures(runs["helios"], config.fps)
@@ -87,6 +84,13 @@ def measure_speed(
         },
         "command": " ".join(["helios", *sys.argv[1:]]),
     }
+
+
+def _peak_of(contender: Contender, device: torch.device) -> DeviceMemory:
+    """Memory of a run by itself; the runs in turns would mix it with the others'."""
+    reset_peak(device)
+    contender.run()
+    return device_memory(device)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -184,8 +188,17 @@ def _ratio(ours: Sequence[Run], theirs: Sequence[Run]) -> dict:
     }
 
 
+def _differences(contenders: Sequence[Contender]) -> dict[str, float]:
+    """Largest difference of each other contender's frames, in [0, 1], to ours; their first runs warm them up."""
+    ours, *others = contenders
+    if not others:
+        return {}
+    expected = ours.pixels()
+    return {other.name: _difference(expected, other.pixels()) for other in others}
+
+
 def _difference(expected: np.ndarray, frames: np.ndarray) -> float:
-    """Largest difference of two videos in [0, 1] over the frames that both have."""
+    """Over the frames that both have."""
     shared = min(len(expected), len(frames))
     return float(np.abs(expected[:shared] - frames[:shared]).max())
 
