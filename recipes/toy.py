@@ -18,7 +18,7 @@ from helios.training.methods.ode import OdeLoss
 from helios.training.methods.stage2 import PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
-from helios.training.network import Bfloat16
+from helios.training.network import BfloatWhereFast
 from helios.training.noise_levels import LogitNormal
 from helios.training.optim import Cosine, OptimConfig
 from helios.training.phase import (
@@ -58,7 +58,7 @@ def vae() -> Phase:
         height=64,
         width=64,
     )
-    steps = 12_000
+    steps = 6000
     return Phase(
         name="vae",
         stage=VaeStage(loss=VaeLoss(), view=Crop(frames=17, size=32)),
@@ -67,19 +67,19 @@ def vae() -> Phase:
         optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=200), weight_decay=0.0),
         ema=Ema(decay=0.999),
         run=RunConfig(steps=steps, batch_size=8, seed=40, save_every=500),
-        precision=Bfloat16(),
+        precision=BfloatWhereFast(),
     )
 
 
 def pretrain() -> Phase:
     """Our stand-in for Wan: text to video on single chunks, with the text encoder."""
-    base, steps = vae(), 30_000
+    base, steps = vae(), 16_000
     return replace(
         base,
         name="pretrain",
-        stage=PretrainStage(law=LogitNormal()),
+        stage=PretrainStage(law=LogitNormal(), coarse=0.6),
         start=After(phase="vae"),
-        data=ToyLatents(world=_WORLD, encode=EncodeSettings(count=20_000)),
+        data=ToyLatents(world=_WORLD, encode=EncodeSettings(count=8000)),
         text=EncodedText(trained=True, dropout=0.1),
         training=FullTraining(frozen=MEMORY_PATCHES),
         optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=500), weight_decay=1e-2),
@@ -97,7 +97,7 @@ def pretrain() -> Phase:
 
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on."""
-    base, steps = pretrain(), 20_000
+    base, steps = pretrain(), 8000
     tasks = Tasks(
         mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
@@ -117,7 +117,7 @@ def stage1_init() -> Phase:
 
 def stage1_post() -> Phase:
     """Base: the same at a lower rate."""
-    base, steps = stage1_init(), 10_000
+    base, steps = stage1_init(), 4000
     return replace(
         base,
         name="stage1_post",
@@ -129,7 +129,7 @@ def stage1_post() -> Phase:
 
 def stage2_init() -> Phase:
     """Three resolutions at once."""
-    base, steps = stage1_post(), 15_000
+    base, steps = stage1_post(), 5000
     return replace(
         base,
         name="stage2_init",
@@ -143,7 +143,7 @@ def stage2_init() -> Phase:
 
 def stage2_post() -> Phase:
     """Mid: every level once, at a lower rate."""
-    base, steps = stage2_init(), 10_000
+    base, steps = stage2_init(), 4000
     return replace(
         base,
         name="stage2_post",
@@ -156,13 +156,13 @@ def stage2_post() -> Phase:
 
 def ode() -> Phase:
     """Distilled, first half: jump to the teacher's endpoints."""
-    base, steps = stage2_post(), 6000
+    base, steps = stage2_post(), 2000
     return replace(
         base,
         name="ode",
         stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
         start=After(phase="stage2_post"),
-        data=PromptPairs(count=1500, steps=(10, 10, 10), chunks=4, guidance=_GUIDED, batch=16),
+        data=PromptPairs(count=600, steps=(10, 10, 10), chunks=4, guidance=_GUIDED, batch=16),
         text=EncodedText(),
         optim=OptimConfig(lr=2e-4, betas=(0.0, 0.999), clip=10.0, schedule=Cosine(updates=steps, warmup=100)),
         ema=Ema(decay=0.99, start=200),
@@ -195,7 +195,7 @@ def dmd() -> Phase:
         data=stage1_init().data,
         optim=OptimConfig(lr=3e-5, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
         ema=Ema(decay=0.99, start=100),
-        run=replace(base.run, steps=5000, batch_size=8, seed=49, probe_every=1000),
+        run=replace(base.run, steps=3000, batch_size=8, seed=49, probe_every=1000),
     )
 
 
@@ -208,5 +208,5 @@ def gan() -> Phase:
         name="gan",
         stage=replace(base.stage, adversary=heads),
         start=After(phase="dmd"),
-        run=replace(base.run, steps=2000, seed=50),
+        run=replace(base.run, steps=1000, seed=50),
     )

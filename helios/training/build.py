@@ -183,7 +183,8 @@ class _Builder:
             encoder = None
             player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
-        method = FlowMatching(player, network, captions, self.geometry, self.phase.stage.law)
+        stage = self.phase.stage
+        method = FlowMatching(player, network, captions, self.geometry, stage.law, stage.coarse)
         return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
 
     def _adapt(self) -> Built:

@@ -11,7 +11,7 @@ from helios.shapes import Geometry
 from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.ema import Ema
 from helios.training.methods.stage2 import Packed
-from helios.training.network import Bfloat16
+from helios.training.network import Float32
 from helios.training.phase import DmdStage, Heads, Phase, PretrainStage, PyramidStage, VaeStage
 
 _ADAM = 16  # bytes per trained number: float32 weight, gradient and two moments
@@ -155,7 +155,7 @@ def _sequence(phase: Phase, geometry: Geometry, height: int, width: int) -> int:
 def _activations(phase: Phase, config: TransformerConfig, tokens: int, samples: int) -> int:
     """Bytes kept for the backward pass: with recomputation one input per block and one whole block."""
     width, hidden, layers = config.width, config.ffn_dim, config.num_layers
-    bytes_each = 2 if isinstance(phase.precision, Bfloat16) else 4
+    bytes_each = 4 if isinstance(phase.precision, Float32) else 2
     block = tokens * (14 * width + 3 * hidden) * bytes_each
     kept = layers * tokens * width * bytes_each + block if phase.recompute else layers * block
     return samples * kept

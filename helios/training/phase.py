@@ -19,7 +19,7 @@ from helios.training.methods.ode import OdeLoss
 from helios.training.methods.stage2 import PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss, Whole
-from helios.training.network import Bfloat16, Float32
+from helios.training.network import Bfloat16, BfloatWhereFast, Float32
 from helios.training.noise_levels import LogitNormal, Uniform
 from helios.training.optim import OptimConfig
 from helios.training.start import SmallModel
@@ -162,9 +162,15 @@ class VaeStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainStage:
-    """Text to video on single chunks, without a past."""
+    """Text to video on single chunks, without a past.
+
+    Args:
+        law: distribution of the noise level.
+        coarse: share of steps at half the height and width.
+    """
 
     law: LogitNormal | Uniform = LogitNormal()
+    coarse: float = 0.0
 
     variant = Variant.BASE
 
@@ -323,7 +329,7 @@ class Phase:
     optim: OptimConfig = OptimConfig()
     ema: Ema | NoEma = NoEma()
     run: RunConfig = RunConfig(steps=1000)
-    precision: Float32 | Bfloat16 = Bfloat16()
+    precision: Float32 | Bfloat16 | BfloatWhereFast = BfloatWhereFast()
     dense: Literal["float32", "bfloat16"] = "float32"
     recompute: bool = False
     parallel: Literal["replicated", "sharded"] = "replicated"

@@ -49,6 +49,7 @@ class Purpose(IntEnum):
     POSTERIOR = 21
     CAPTION = 22
     DROPOUT = 23
+    COARSE = 24
 
 
 @dataclass(frozen=True)

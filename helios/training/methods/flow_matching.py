@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from helios.errors import InputError
+from helios.schedulers.renoise import downsample_mean
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
@@ -55,13 +57,24 @@ class FlowMatching:
         captions: text states.
         geometry: of the checkpoint.
         law: distribution of the noise level.
+        coarse: share of steps at half the height and width, which cost a quarter and teach what is where; the levels
+            of stage 2 build on them.
     """
 
     def __init__(
-        self, student: Player, network: Network, captions: Captions, geometry: Geometry, law: NoiseLaw = LogitNormal()
+        self,
+        student: Player,
+        network: Network,
+        captions: Captions,
+        geometry: Geometry,
+        law: NoiseLaw = LogitNormal(),
+        coarse: float = 0.0,
     ):
+        if not 0 <= coarse <= 1:
+            raise InputError(f"coarse={coarse} is not a share of steps: use 0 to 1")
         self.players = (student,)
-        self.network, self.captions, self.geometry, self.law = network, captions, geometry, law
+        self.network, self.captions, self.geometry = network, captions, geometry
+        self.law, self.coarse = law, coarse
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -71,6 +84,8 @@ class FlowMatching:
         """See :class:`helios.training.methods.base.Method`."""
         sample = cut(list(items), draws, self.geometry)
         target_BCTHW = sample.target_BCTHW.to(self.network.device)
+        if draws.synchronous(Purpose.COARSE).random() < self.coarse:
+            target_BCTHW = downsample_mean(target_BCTHW)
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None)

@@ -129,3 +129,15 @@ def test_memory_patches_stay_as_they_are(tmp_path):
     run(FlowMatching(student, Network(module=model), HashedCaptions(), GEOMETRY), tmp_path, data=one_batch())
     assert moved(before, model) == set(student.trainables)
     assert not any(name.startswith("patch_short") for name in student.trainables)
+
+
+def test_coarse_steps_are_at_half_the_size_and_as_often_as_asked():
+    model, sizes = transformer(), []
+    method = FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, coarse=0.5)
+    velocity = model.velocity
+    model.velocity = lambda x, *rest: sizes.append(x.shape[3]) or velocity(x, *rest)
+    for step in range(30):
+        method.backward("student", [clip(1)], Draws(0, step, (0,)), 1.0)
+    assert 8 <= sizes.count(4) <= 22 and sizes.count(4) + sizes.count(8) == 30
+    with pytest.raises(InputError, match="coarse=2"):
+        FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, coarse=2)
