@@ -17,14 +17,14 @@ PHASES = ("lora",)
 
 def lora() -> Phase:
     """A low-rank adapter for a new object, from some dozens of clips; exported as an adapter and merged."""
-    base, steps = stage1_post(), 400
+    base = stage1_post()
     return replace(
         base,
         name="lora",
         start=Checkpoint(source="runs/toy/stage1_post/model"),
         data=PreparedData(folder="data"),
         training=LoraTraining(rank=32, patches=(), full=()),
-        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=20)),
-        run=RunConfig(steps=steps, batch_size=8, seed=60, save_every=100),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=20)),
+        run=RunConfig(steps=400, batch_size=8, seed=60, save_every=100),
         probes=NoProbes(),
     )

@@ -58,22 +58,21 @@ def vae() -> Phase:
         height=64,
         width=64,
     )
-    steps = 6000
     return Phase(
         name="vae",
         stage=VaeStage(loss=VaeLoss(), view=Crop(frames=17, size=32)),
         start=Scratch(model=model, corpus=_WORLD),
         data=ToyWindows(world=_WORLD, count=20_000),
-        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=200), weight_decay=0.0),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=200), weight_decay=0.0),
         ema=Ema(decay=0.999),
-        run=RunConfig(steps=steps, batch_size=8, seed=40, save_every=500),
+        run=RunConfig(steps=6000, batch_size=8, seed=40, save_every=500),
         precision=BfloatWhereFast(),
     )
 
 
 def pretrain() -> Phase:
     """Our stand-in for Wan: text to video on single chunks, with the text encoder."""
-    base, steps = vae(), 16_000
+    base = vae()
     return replace(
         base,
         name="pretrain",
@@ -82,22 +81,22 @@ def pretrain() -> Phase:
         data=ToyLatents(world=_WORLD, encode=EncodeSettings(count=8000)),
         text=EncodedText(trained=True, dropout=0.1),
         training=FullTraining(frozen=MEMORY_PATCHES),
-        optim=OptimConfig(lr=1e-3, schedule=Cosine(updates=steps, warmup=500), weight_decay=1e-2),
+        optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=500), weight_decay=1e-2),
         run=RunConfig(
-            steps=steps,
+            steps=16_000,
             batch_size=16,
             seed=42,
             save_every=500,
-            probe_every=5000,
+            probe_every=4000,
             keep=Keep(last=2, best_by="probe/rollout/attributes", lower_is_better=False),
         ),
-        probes=RolloutProbes(count=24, steps=(20,), guidance=_GUIDED, long_chunks=0),
+        probes=RolloutProbes(count=24, steps=(12,), guidance=_GUIDED, long_chunks=0),
     )
 
 
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on."""
-    base, steps = pretrain(), 8000
+    base = pretrain()
     tasks = Tasks(
         mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
@@ -109,54 +108,54 @@ def stage1_init() -> Phase:
         start=After(phase="pretrain"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
-        optim=replace(base.optim, lr=6e-4, schedule=Cosine(updates=steps, warmup=200)),
-        run=replace(base.run, steps=steps, seed=43),
-        probes=replace(base.probes, count=16, long_chunks=20),
+        optim=replace(base.optim, lr=6e-4, schedule=Cosine(warmup=200)),
+        run=replace(base.run, steps=8000, seed=43),
+        probes=replace(base.probes, count=12, long_chunks=20, long_count=2),
     )
 
 
 def stage1_post() -> Phase:
     """Base: the same at a lower rate."""
-    base, steps = stage1_init(), 4000
+    base = stage1_init()
     return replace(
         base,
         name="stage1_post",
         start=After(phase="stage1_init"),
-        optim=replace(base.optim, lr=2e-4, schedule=Cosine(updates=steps, warmup=200)),
-        run=replace(base.run, steps=steps, seed=44),
+        optim=replace(base.optim, lr=2e-4, schedule=Cosine(warmup=200)),
+        run=replace(base.run, steps=4000, seed=44),
     )
 
 
 def stage2_init() -> Phase:
     """Three resolutions at once."""
-    base, steps = stage1_post(), 5000
+    base = stage1_post()
     return replace(
         base,
         name="stage2_init",
         stage=PyramidStage(tasks=base.stage.tasks, draws=PyramidDraws(per_level=(1, 2, 1))),
         start=After(phase="stage1_post"),
-        optim=replace(base.optim, lr=5e-4, schedule=Cosine(updates=steps, warmup=200)),
-        run=replace(base.run, steps=steps, seed=45),
-        probes=replace(base.probes, steps=(8, 8, 8)),
+        optim=replace(base.optim, lr=5e-4, schedule=Cosine(warmup=200)),
+        run=replace(base.run, steps=5000, seed=45),
+        probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
 
 def stage2_post() -> Phase:
     """Mid: every level once, at a lower rate."""
-    base, steps = stage2_init(), 4000
+    base = stage2_init()
     return replace(
         base,
         name="stage2_post",
         stage=replace(base.stage, draws=PyramidDraws(per_level=(1, 1, 1))),
         start=After(phase="stage2_init"),
-        optim=replace(base.optim, lr=2e-4, schedule=Cosine(updates=steps, warmup=200)),
-        run=replace(base.run, steps=steps, seed=46),
+        optim=replace(base.optim, lr=2e-4, schedule=Cosine(warmup=200)),
+        run=replace(base.run, steps=4000, seed=46),
     )
 
 
 def ode() -> Phase:
     """Distilled, first half: jump to the teacher's endpoints."""
-    base, steps = stage2_post(), 2000
+    base = stage2_post()
     return replace(
         base,
         name="ode",
@@ -164,9 +163,9 @@ def ode() -> Phase:
         start=After(phase="stage2_post"),
         data=PromptPairs(count=600, steps=(10, 10, 10), chunks=4, guidance=_GUIDED, batch=16),
         text=EncodedText(),
-        optim=OptimConfig(lr=2e-4, betas=(0.0, 0.999), clip=10.0, schedule=Cosine(updates=steps, warmup=100)),
+        optim=OptimConfig(lr=2e-4, betas=(0.0, 0.999), clip=10.0, schedule=Cosine(warmup=100)),
         ema=Ema(decay=0.99, start=200),
-        run=replace(base.run, steps=steps, batch_size=8, seed=47),
+        run=replace(base.run, steps=2000, batch_size=8, seed=47),
         probes=replace(base.probes, steps=None, guidance=None),
     )
 

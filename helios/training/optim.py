@@ -17,28 +17,34 @@ class Constant:
 
     warmup: int = 0
 
-    def factor(self, update: int) -> float:
-        """What the rate is multiplied by at update number ``update`` (from 0)."""
+    def factor(self, update: int, total: int) -> float:
+        """What the rate is multiplied by at update number ``update`` (from 0) of ``total``."""
         return min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Linear warm-up, then half a cosine down to ``floor`` at update ``updates``; ``floor`` from there on."""
+    """Linear warm-up, then half a cosine down to ``floor``; ``floor`` from there on.
 
-    updates: int
+    Args:
+        warmup: updates with a rising rate.
+        floor: of the rate, as a fraction.
+        updates: where the floor is reached; None for the end of the run.
+    """
+
     warmup: int = 0
     floor: float = 0.1
+    updates: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < self.updates:
+        if self.warmup < 0 or (self.updates is not None and self.updates <= self.warmup):
             raise InputError(f"warmup={self.warmup} must be less than the schedule's updates={self.updates}")
 
-    def factor(self, update: int) -> float:
-        """What the rate is multiplied by at update number ``update`` (from 0)."""
+    def factor(self, update: int, total: int) -> float:
+        """What the rate is multiplied by at update number ``update`` (from 0) of ``total``."""
         if update < self.warmup:
             return (update + 1) / self.warmup
-        done = min(1.0, (update - self.warmup) / (self.updates - self.warmup))
+        done = min(1.0, (update - self.warmup) / max(1, (self.updates or total) - self.warmup))
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -87,9 +93,9 @@ class OptimConfig:
         )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, update: int) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, update: int, total: int) -> float:
     """Set the rate of an update from the *current* configuration, whatever a checkpoint's optimiser held."""
-    rate = config.lr * config.schedule.factor(update)
+    rate = config.lr * config.schedule.factor(update, total)
     for group in optimizer.param_groups:
         group["lr"], group["betas"], group["eps"] = rate, config.betas, config.eps
         group["weight_decay"] = config.weight_decay

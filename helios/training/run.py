@@ -15,12 +15,13 @@ from helios.checkpoints import save
 from helios.checkpoints.presets import read_own_settings
 from helios.device import resolve_device
 from helios.errors import InputError
+from helios.models.transformer.patches import init_memory_patches
 from helios.training.adapt import LoraTraining, merge, save_adapter
 from helios.training.build import Built, Workspace, build
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
 from helios.training.methods.vae import set_latent_statistics
 from helios.training.parallel import Parallel, connect, disconnect, like
-from helios.training.phase import Phase, VaeStage
+from helios.training.phase import Phase, PretrainStage, VaeStage
 from helios.training.plans import scheduler_of
 from helios.training.trainer import Progress, RunResult, Trainer
 
@@ -136,6 +137,8 @@ def export_model(phase: Phase, built: Built, target: Path) -> Path:
         parts["vae"] = built.vae
     if built.student is not None:
         parts["transformer"] = merge(built.student)
+    if isinstance(phase.stage, PretrainStage):
+        init_memory_patches(built.student)  # now that there is a trained patch embedding to start them from
     with TemporaryDirectory() as scratch:
         if built.text_encoder is not None:
             built.text_encoder.save_pretrained(Path(scratch))

@@ -7,7 +7,7 @@ batches and random numbers are functions of the step, and the rest is in the che
 import logging
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -144,6 +144,8 @@ class Trainer:
             ways = parallel.world * config.accumulate
             raise InputError(f"batch_size={config.batch_size} does not split over {ways} ranks x micro-batches")
         self._share = share
+        turns = Counter(name for step in range(config.steps) for name in method.turns(step))
+        self._updates = {name: turns[name] for name in self.players}
         self._without_gradient = {(p.name, name) for p in method.players for name in p.trainables}
 
     def run(self) -> RunResult:
@@ -215,7 +217,7 @@ class Trainer:
         self._watch(player)
         numbers["grad_norm"] = norm
         numbers["clip_factor"] = clip_gradients(parameters, norm, player.optim.clip)
-        numbers["lr"] = set_rate(player.optimizer, player.optim, player.updates)
+        numbers["lr"] = set_rate(player.optimizer, player.optim, player.updates, self._updates[player.name])
         player.optimizer.step()
         player.updates += 1
         if player.average:

@@ -23,6 +23,7 @@ class Phase:
     data: Path | None = None
     shuffled: bool = True
     sizes: tuple[int, ...] = (1, 2, 1)
+    run: RunConfig | None = None
 
 
 def test_single_values_are_set_by_dotted_keys():
@@ -55,8 +56,9 @@ def test_a_variant_is_chosen_by_name_or_with_its_settings():
         ("optim.betas=1", "has 1 entries: it takes 2"),
         ("shuffled=perhaps", "is not a yes or no"),
         ("parallel=share", "is not a choice: use replicated or sharded"),
+        ("run=RunConfig", "needs its own settings"),
         ("corruption=NoCorrupt", "use NoCorruption"),
-        ("optim.schedule=Cosine", "needs its own settings"),
+        ('optim.schedule={"type": "Cosine", "updates": 0}', "warmup=0 must be less"),
         ("sizes=[1,", "is not valid JSON"),
         ("sizes=1,b", "sizes='b' is not a int"),
     ],
@@ -80,7 +82,7 @@ def test_the_plain_form_comes_back_as_it_was(tmp_path):
     [
         ({"optim": {"lrate": 1}}, r"config.optim.lrate is not a setting: did you mean"),
         ({"corruption": {"type": "Rain"}}, "is not a variant: use NoCorruption or"),
-        ({"optim": {"schedule": {"type": "Cosine"}}}, "is not complete"),
+        ({"run": {"batch_size": 4}}, "config.run is not complete"),
         ({"sizes": 3}, "is not a list"),
         ({"optim": 3}, "is not a group of settings"),
         ({"shuffled": 1}, "is not a bool"),
@@ -97,4 +99,4 @@ def test_differences_name_dotted_keys():
     after = to_plain(apply_overrides(Phase(), ["optim.lr=1", "limit=2"]))
     assert differences(before, after) == {"optim.lr": (1e-4, 1.0), "limit": (None, 2.0)}
     assert "optim.schedule.warmup" in keys_of(Phase())
-    assert Constant().factor(0) == 1.0
+    assert Constant().factor(0, 1) == 1.0

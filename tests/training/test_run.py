@@ -113,6 +113,14 @@ def test_the_vaes_statistics_were_measured(workspace):
     assert all(value != 1.0 for value in deviations)
 
 
+def test_memory_patches_start_from_the_trained_patch_embedding(workspace):
+    model = load_transformer(information(workspace, "pretrain"), "cpu", torch.float32)
+    untrained = load_transformer(inspect(workspace / "vae" / "model"), "cpu", torch.float32)
+    assert not torch.equal(model.patch_embedding.weight, untrained.patch_embedding.weight)
+    assert torch.equal(model.patch_short.weight, model.patch_embedding.weight)
+    assert torch.equal(model.patch_long.weight[:, :, 3, 2:4, 6:8], model.patch_embedding.weight[:, :, 0] / 64)
+
+
 def test_probes_left_numbers_and_pictures(workspace):
     curves = read_curves(workspace / "stage1_init")
     assert {"probe/rollout/seam", "probe/rollout/attributes", "probe/loss_sigma_0.625"} <= set(curves)
