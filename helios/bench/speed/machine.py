@@ -1,5 +1,6 @@
 """What the machine is and what it can do at best: the matrix and copy rates, measured on the spot."""
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -36,6 +37,25 @@ class Machine:
 
     def to_json(self) -> dict:
         return asdict(self)
+
+
+class OtherWork:
+    """How busy other processes keep this host while something is measured: 0 is quiet, 1 is every core taken."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.perf_counter(), _busy_s(), time.process_time()
+
+    def share(self) -> float:
+        """Since this object was made."""
+        others = (_busy_s() - self._busy) - (time.process_time() - self._own)
+        return max(0.0, others / ((time.perf_counter() - self._began) * (os.cpu_count() or 1)))
+
+
+def _busy_s() -> float:
+    import psutil
+
+    times = psutil.cpu_times()
+    return times.user + times.system
 
 
 def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:

@@ -81,7 +81,7 @@ def _provenance(result: dict) -> list[str]:
     reached = f"{100 * roofline['floor_reached']:.0f} % of the matrix rate is reached"
     lines = [
         f"{model}; {result['helios']['real_time_factor']:.2f} times real time at 24 fps.",
-        f"{hardware}, {software}; {rates}.",
+        f"{hardware}, {software}; {rates}; other work took {100 * machine['busy_with_other_work']:.0f} % of the host.",
         f"{reached}. Peak memory {memory['peak_reserved'] / 2**20:.0f} MiB{growth}.",
     ]
     for name, difference in result["differences"].items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from helios.bench.speed.contenders import Contender, DiffusersContender, HeliosContender, Run
-from helios.bench.speed.machine import Machine, measure_machine
+from helios.bench.speed.machine import Machine, OtherWork, measure_machine
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
@@ -63,13 +63,15 @@ def measure_speed(
     contenders = _contenders(helios, prepared, config)
     differences = _differences(contenders)
     memory = _peak_of(contenders[0], helios.device)
+    others = OtherWork()
     runs = _in_turns(contenders, config.rounds, progress)
+    others_share = others.share()
     work = count_chunk(helios.info.transformer_config, helios.info.vae_config, prepared.plan)
     ours = _figures(runs["helios"], config.fps)
     ours |= {"warm_up_s": warm_up_s, "file_s": _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)}
     return {
         "settings": _settings(helios.info, prepared, helios, config),
-        "machine": machine.to_json(),
+        "machine": machine.to_json() | {"busy_with_other_work": others_share},
         "helios": ours,
         **{name: _figures(found, config.fps) for name, found in runs.items() if name != "helios"},
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
