@@ -1,6 +1,7 @@
 """Complete runs, one function per phase. A phase is derived from the one before it and shows its changes alone.
 
 helios train toy.vae --workspace runs/toy
+helios train toy --workspace runs/toy
 helios train helios_14b.stage1_init --workspace runs/14b
 """
 
@@ -16,7 +17,7 @@ _MODULES = ("toy", "helios_14b", "finetune")
 
 def names() -> list[str]:
     """Every recipe as ``module.phase``, in the order in which a module's phases follow each other."""
-    return [f"{module}.{name}" for module in _MODULES for name in import_module(f"recipes.{module}").PHASES]
+    return [name for module in _MODULES for name in _phases_of(module)]
 
 
 def find(name: str) -> Callable[[], Phase]:
@@ -25,8 +26,29 @@ def find(name: str) -> Callable[[], Phase]:
     Raises: InputError naming the nearest when there is none.
     """
     if name not in names():
-        close = get_close_matches(name, names(), n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(names())}"
-        raise InputError(f"there is no recipe {name!r}: {hint}")
+        raise _unknown(name)
     module, _, phase = name.partition(".")
     return getattr(import_module(f"recipes.{module}"), phase)
+
+
+def find_all(name: str) -> list[str]:
+    """The phases that a name stands for: one, or with a module's name all of its phases in order.
+
+    Raises: InputError naming the nearest when there is none.
+    """
+    if name in names():
+        return [name]
+    if name not in _MODULES:
+        raise _unknown(name)
+    return _phases_of(name)
+
+
+def _phases_of(module: str) -> list[str]:
+    return [f"{module}.{phase}" for phase in import_module(f"recipes.{module}").PHASES]
+
+
+def _unknown(name: str) -> InputError:
+    known = [*_MODULES, *names()]
+    close = get_close_matches(name, known, n=1, cutoff=0.3)
+    hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}"
+    return InputError(f"there is no recipe {name!r}: {hint}")

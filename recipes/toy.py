@@ -1,6 +1,6 @@
 """The small Helios: every stage of the 14B model on the toy world, from nothing, on a CPU.
 
-64x64 pixels at 24 fps, latents of 16x16, a transformer of 5 million parameters that is trained in full. One command per
+64x64 pixels at 24 fps, latents of 16x16, a transformer of 3 million parameters that is trained in full. One command per
 phase, in the order of ``PHASES``; each goes on where it was stopped, and ``run.max_minutes`` stops it.
 """
 
@@ -15,12 +15,12 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.stage2 import PyramidDraws
+from helios.training.methods.stage2 import OneLevel
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
 from helios.training.network import BfloatWhereFast
 from helios.training.noise_levels import LogitNormal
-from helios.training.optim import Cosine, OptimConfig
+from helios.training.optim import Cosine, MuonConfig, OptimConfig
 from helios.training.phase import (
     AdaptStage,
     After,
@@ -52,20 +52,20 @@ _GUIDED = ClassifierFree(scale=3.0)
 def vae() -> Phase:
     """The video VAE, on random crops; the latents' statistics are measured at the end."""
     model = SmallModel(
-        vae=SmallVae(width=16, widths=(1, 2, 4), channels=8),
-        text=SmallText(width=128, layers=2, hidden=256, tokens=64),
-        transformer=SmallTransformer(heads=6, head_width=32, rope=(12, 10, 10), hidden=768, layers=7),
+        vae=SmallVae(width=16, widths=(1, 2, 4), channels=16),
+        text=SmallText(width=128, layers=2, hidden=256, tokens=40),
+        transformer=SmallTransformer(heads=5, head_width=32, rope=(12, 10, 10), hidden=640, layers=6),
         height=64,
         width=64,
     )
     return Phase(
         name="vae",
-        stage=VaeStage(loss=VaeLoss(), view=Crop(frames=17, size=32)),
+        stage=VaeStage(loss=VaeLoss(), view=Crop(frames=13, size=32)),
         start=Scratch(model=model, corpus=_WORLD),
         data=ToyWindows(world=_WORLD, count=20_000),
-        optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=200), weight_decay=0.0),
-        ema=Ema(decay=0.999),
-        run=RunConfig(steps=6000, batch_size=8, seed=40, save_every=500),
+        optim=MuonConfig(lr=0.015, schedule=Cosine(warmup=20, floor=0.02)),
+        ema=Ema(decay=0.99),
+        run=RunConfig(steps=1500, batch_size=8, seed=40, save_every=250),
         precision=BfloatWhereFast(),
     )
 
@@ -76,18 +76,19 @@ def pretrain() -> Phase:
     return replace(
         base,
         name="pretrain",
-        stage=PretrainStage(law=LogitNormal(), coarse=0.6),
+        stage=PretrainStage(law=LogitNormal(), coarse=0.9),
         start=After(phase="vae"),
-        data=ToyLatents(world=_WORLD, encode=EncodeSettings(count=8000)),
+        data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1792, stills=0.25)),
         text=EncodedText(trained=True, dropout=0.1),
         training=FullTraining(frozen=MEMORY_PATCHES),
-        optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=500), weight_decay=1e-2),
+        optim=MuonConfig(lr=0.02, schedule=Cosine(warmup=50)),
+        ema=Ema(decay=0.995),
         run=RunConfig(
-            steps=16_000,
+            steps=2400,
             batch_size=16,
             seed=42,
-            save_every=500,
-            probe_every=4000,
+            save_every=200,
+            probe_every=1200,
             keep=Keep(last=2, best_by="probe/rollout/attributes", lower_is_better=False),
         ),
         probes=RolloutProbes(count=24, steps=(12,), guidance=_GUIDED, long_chunks=0),
@@ -104,12 +105,12 @@ def stage1_init() -> Phase:
     return replace(
         base,
         name="stage1_init",
-        stage=AdaptStage(tasks=tasks),
+        stage=AdaptStage(tasks=tasks, coarse=0.5),
         start=After(phase="pretrain"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
-        optim=replace(base.optim, lr=6e-4, schedule=Cosine(warmup=200)),
-        run=replace(base.run, steps=8000, seed=43),
+        optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
+        run=replace(base.run, steps=700, seed=43, probe_every=700),
         probes=replace(base.probes, count=12, long_chunks=20, long_count=2),
     )
 
@@ -121,8 +122,9 @@ def stage1_post() -> Phase:
         base,
         name="stage1_post",
         start=After(phase="stage1_init"),
-        optim=replace(base.optim, lr=2e-4, schedule=Cosine(warmup=200)),
-        run=replace(base.run, steps=4000, seed=44),
+        stage=replace(base.stage, coarse=0.0),
+        optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
+        run=replace(base.run, steps=300, seed=44, probe_every=300),
     )
 
 
@@ -132,10 +134,10 @@ def stage2_init() -> Phase:
     return replace(
         base,
         name="stage2_init",
-        stage=PyramidStage(tasks=base.stage.tasks, draws=PyramidDraws(per_level=(1, 2, 1))),
+        stage=PyramidStage(tasks=base.stage.tasks, draws=OneLevel(shares=(0.3, 0.45, 0.25))),
         start=After(phase="stage1_post"),
-        optim=replace(base.optim, lr=5e-4, schedule=Cosine(warmup=200)),
-        run=replace(base.run, steps=5000, seed=45),
+        optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.3)),
+        run=replace(base.run, steps=600, seed=45, probe_every=600),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
@@ -146,10 +148,10 @@ def stage2_post() -> Phase:
     return replace(
         base,
         name="stage2_post",
-        stage=replace(base.stage, draws=PyramidDraws(per_level=(1, 1, 1))),
+        stage=replace(base.stage, draws=OneLevel(shares=(0.25, 0.35, 0.4))),
         start=After(phase="stage2_init"),
-        optim=replace(base.optim, lr=2e-4, schedule=Cosine(warmup=200)),
-        run=replace(base.run, steps=4000, seed=46),
+        optim=replace(base.optim, lr=0.003, schedule=Cosine(warmup=5, floor=0.02)),
+        run=replace(base.run, steps=300, seed=46, probe_every=300),
     )
 
 
@@ -161,11 +163,11 @@ def ode() -> Phase:
         name="ode",
         stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
         start=After(phase="stage2_post"),
-        data=PromptPairs(count=600, steps=(10, 10, 10), chunks=4, guidance=_GUIDED, batch=16),
+        data=PromptPairs(count=160, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
         text=EncodedText(),
-        optim=OptimConfig(lr=2e-4, betas=(0.0, 0.999), clip=10.0, schedule=Cosine(warmup=100)),
-        ema=Ema(decay=0.99, start=200),
-        run=replace(base.run, steps=2000, batch_size=8, seed=47),
+        optim=MuonConfig(lr=0.004, clip=10.0, schedule=Cosine(warmup=10)),
+        ema=Ema(decay=0.98, start=20),
+        run=replace(base.run, steps=200, batch_size=8, seed=47, probe_every=200),
         probes=replace(base.probes, steps=None, guidance=None),
     )
 

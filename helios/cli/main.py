@@ -21,6 +21,8 @@ from helios.cli.plan import plan
 from helios.cli.quality import compare, quality
 from helios.cli.resume import resume
 from helios.cli.show import show
+from helios.cli.train import EPILOG as TRAIN_EPILOG
+from helios.cli.train import train
 from helios.errors import HeliosError, InputError
 
 app = typer.Typer(
@@ -34,6 +36,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(generate)
 app.command()(resume)
 app.command()(show)
+app.command(epilog=TRAIN_EPILOG)(train)
 app.command()(info)
 app.command()(plan)
 app.command()(doctor)

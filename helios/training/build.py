@@ -5,7 +5,8 @@ checkpoints, and ``WORKSPACE/<phase>/model/`` with what it exported.
 """
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,8 @@ from helios.training.toyworld import ToyPrompts
 from helios.training.trainer import Probe
 
 MODEL = "model"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -192,7 +195,7 @@ class _Builder:
         player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law)
+        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.coarse)
         return self._built(method, model, network, captions)
 
     def _pyramid(self) -> Built:
@@ -307,7 +310,14 @@ class _Builder:
     def _toy_latents(self, data: ToyLatents) -> EncodedClips:
         folder = self.workspace.data(data.folder)
         if not self.prepared:
-            encode_source(data.world, load_vae(self.info, self.device), self.info.geometry, data.encode, folder)
+            encode_source(
+                data.world,
+                load_vae(self.info, self.device),
+                self.info.geometry,
+                data.encode,
+                folder,
+                show=_say("clips encoded"),
+            )
         return EncodedClips(folder)
 
     def _pairs(self, network: Network, captions: Captions, plan) -> OdePairs:
@@ -325,7 +335,15 @@ class _Builder:
             network.module.eval()
             record = partial(record_pairs, network, plan, captions, settings=settings, device=self.device)
             stored = not isinstance(self.phase.text, EncodedText)
-            write_pairs(folder, prompts_of(data), record, batch=data.batch, seed=data.seed, store_text=stored)
+            write_pairs(
+                folder,
+                prompts_of(data),
+                record,
+                batch=data.batch,
+                seed=data.seed,
+                store_text=stored,
+                show=_say("trajectories recorded"),
+            )
             network.module.train()
         return OdePairs(folder)
 
@@ -448,3 +466,7 @@ def own_parameters(module: nn.Module) -> None:
     """Give every weight memory of its own: loaded ones may be views of a mapped file, which optimisers cannot fuse."""
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()
+
+
+def _say(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: logger.info("%d of %d %s", done, total, what)

@@ -54,23 +54,29 @@ class EncodeSettings:
     Args:
         count: clips.
         per_shard: clips per file.
-        stills: also encode, for every chunk after the first, the frame before it as a request's picture (image to
-            video); costs nearly as much again.
+        stills: share of the files in which, for every chunk after the first, the frame before it is also encoded as a
+            request's picture (image to video), which costs nearly as much again.
         seed: of the posterior samples.
         dtype: of the stored latents; float16 keeps three digits.
     """
 
     count: int
     per_shard: int = 128
-    stills: bool = True
+    stills: float = 1.0
     seed: int = 0
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_shard < 1:
             raise InputError(f"count={self.count}, per_shard={self.per_shard}: use 1 or more")
+        if not 0 <= self.stills <= 1:
+            raise InputError(f"stills={self.stills} is not a share: use 0 to 1")
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise InputError(f"dtype={self.dtype!r} is unknown: use float32, float16 or bfloat16")
+
+    def with_stills(self, shard: int) -> bool:
+        """Whether a file holds them; they are spread evenly."""
+        return int((shard + 1) * self.stills) > int(shard * self.stills)
 
     @property
     def shards(self) -> int:
@@ -101,7 +107,13 @@ def encode_source(
         if not path.is_file():
             first = shard * settings.per_shard
             last = min(first + settings.per_shard, settings.count)
-            _write_shard(path, [_encode(source(i), i, vae, geometry, settings) for i in range(first, last)])
+            _write_shard(
+                path,
+                [
+                    _encode(source(i), i, vae, geometry, settings, settings.with_stills(shard))
+                    for i in range(first, last)
+                ],
+            )
         show(min((shard + 1) * settings.per_shard, settings.count), settings.count)
 
 
@@ -142,7 +154,7 @@ class EncodedClips:
 
 
 def _encode(
-    clip: DrawnClip, index: int, vae: HeliosVAE, geometry: Geometry, settings: EncodeSettings
+    clip: DrawnClip, index: int, vae: HeliosVAE, geometry: Geometry, settings: EncodeSettings, with_stills: bool
 ) -> tuple[Tensor, Tensor | None, dict]:
     frames, per_chunk = clip.frames_FHWC, geometry.chunk_frames
     chunks = len(frames) // per_chunk
@@ -154,7 +166,7 @@ def _encode(
         _posterior(vae, w, noise, Address(Purpose.HISTORY_POSTERIOR, k), geometry) for k, w in enumerate(windows)
     ]
     stills = None
-    if settings.stills and chunks > 1:
+    if with_stills and chunks > 1:
         stills = torch.cat([_still(vae, w[-1:], noise, k, geometry) for k, w in enumerate(windows[:-1])]).to(dtype)
     words = {"captions": list(clip.captions), "script": clip.script and [list(w) for w in clip.script]}
     return torch.cat(latents, dim=1).to(dtype), stills, words | {"stills": stills is not None}

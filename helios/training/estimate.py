@@ -1,18 +1,37 @@
 """What a phase will take, before anything is loaded: parameters, memory, disk, data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
-from helios.checkpoints import transformer_shapes
+from helios.checkpoints import Variant, inspect, resolve, transformer_shapes
 from helios.checkpoints.layout import MEMORY_PATCHES
+from helios.errors import InputError
 from helios.models.transformer.config import TransformerConfig
 from helios.shapes import Geometry
 from helios.training.adapt import FullTraining, LoraTraining
+from helios.training.build import Workspace
 from helios.training.ema import Ema
 from helios.training.methods.stage2 import Packed
 from helios.training.network import Float32
-from helios.training.phase import DmdStage, Heads, Phase, PretrainStage, PyramidStage, VaeStage
+from helios.training.phase import (
+    After,
+    Checkpoint,
+    DmdStage,
+    Heads,
+    Phase,
+    PreparedData,
+    PretrainStage,
+    PromptPairs,
+    PyramidStage,
+    Scratch,
+    Start,
+    ToyLatents,
+    ToyWindows,
+    VaeStage,
+)
+from helios.training.plans import LEVELS
 
 _ADAM = 16  # bytes per trained number: float32 weight, gradient and two moments
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -52,6 +71,42 @@ class PhaseEstimate:
     def memory(self) -> int:
         """Bytes on the device, all together."""
         return self.weights + self.optimiser + self.average + self.activations
+
+
+def estimate_phase(phase: Phase, workspace: Path, origin: Start, *, ranks: int = 1) -> PhaseEstimate:
+    """The estimate of a phase from its recipe alone: nothing is loaded, and no phase before it needs to have run.
+
+    Args:
+        phase: of a recipe.
+        workspace: where phases before it may have exported their models.
+        origin: what the recipe's first phase starts from, for phases that start after one that has not run.
+        ranks: devices that share the batch.
+    Raises: InputError for a batch that does not split, and when a checkpoint that the phase names is not there.
+    """
+    if ranks < 1 or phase.run.batch_size % (ranks * phase.run.accumulate):
+        raise InputError(f"batch_size={phase.run.batch_size} does not split over {ranks} devices")
+    if isinstance(phase.stage, VaeStage) and isinstance(origin, Scratch):
+        return _vae_estimate(phase, origin)
+    start = phase.start
+    if isinstance(start, After):
+        model = Workspace(workspace).model(start.phase)
+        start = Checkpoint(source=str(model)) if model.is_dir() else origin
+    config, geometry, height, width = _sizes(start)
+    levels = 1 if phase.stage.variant is Variant.BASE else LEVELS
+    return estimate(phase, config, replace(geometry, levels=levels), height, width, ranks=ranks)
+
+
+def describe_data(phase: Phase) -> str:
+    """What a phase learns from, in words."""
+    data = phase.data
+    if isinstance(data, ToyWindows):
+        return f"{data.count} windows of the toy world, drawn as they are read"
+    if isinstance(data, ToyLatents):
+        return f"{data.encode.count} clips of {data.world.chunks} chunks, drawn and encoded into {data.folder}/ once"
+    if isinstance(data, PromptPairs):
+        return f"{data.count} videos of {data.chunks} chunks by the starting model, recorded into {data.folder}/ once"
+    assert isinstance(data, PreparedData)
+    return f"what `helios data prepare` wrote into {data.folder}/"
 
 
 def estimate(
@@ -118,6 +173,39 @@ def head_numbers(heads: Heads, channels: int, hidden: int) -> int:
         return total + width + 1
 
     return one(channels) + len(heads.taps) * one(hidden)
+
+
+def _sizes(start: Start) -> tuple[TransformerConfig, Geometry, int, int]:
+    """(transformer, latents, height, width) of a start; Wan's are those of the 14B model."""
+    if isinstance(start, Scratch):
+        model = start.model
+        config = model.transformer.config(channels=model.vae.channels, text_width=model.text.width)
+        geometry = Geometry(spatial=model.vae.spatial, latent_channels=model.vae.channels)
+        return config, geometry, model.height, model.width
+    if isinstance(start, Checkpoint):
+        info = inspect(resolve(start.source))
+        config = TransformerConfig.from_dict(info.transformer_config)
+        return config, info.geometry, info.preset.height, info.preset.width
+    return TransformerConfig(), Geometry(), 384, 640
+
+
+def _vae_estimate(phase: Phase, start: Scratch) -> PhaseEstimate:
+    count = sum(parameter.numel() for parameter in start.model.vae.build().module.parameters())
+    averaged = 4 * count if isinstance(phase.ema, Ema) else 0
+    checkpoint = 12 * count + averaged
+    return PhaseEstimate(
+        parameters=count,
+        trained=count,
+        critic_trained=0,
+        tokens=0,
+        weights=4 * count,
+        optimiser=(_ADAM - 4) * count,
+        average=averaged,
+        activations=0,
+        checkpoint=checkpoint,
+        disk=(phase.run.keep.last + 1) * checkpoint + 4 * count,
+        clips=phase.run.steps * phase.run.batch_size,
+    )
 
 
 def _critic(phase: Phase, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]], parameters: int):

@@ -16,12 +16,12 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import DmdConfig
 from helios.training.methods.gan import AdversaryConfig, NoAdversary
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.stage2 import PyramidDraws
+from helios.training.methods.stage2 import OneLevel, PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss, Whole
 from helios.training.network import Bfloat16, BfloatWhereFast, Float32
 from helios.training.noise_levels import LogitNormal, Uniform
-from helios.training.optim import OptimConfig
+from helios.training.optim import MuonConfig, OptimConfig
 from helios.training.start import SmallModel
 from helios.training.toyworld import ToyWindows, ToyWorld
 from helios.training.trainer import RunConfig
@@ -177,10 +177,17 @@ class PretrainStage:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptStage:
-    """Stage 1: chunks after their history. Exports Base."""
+    """Stage 1: chunks after their history. Exports Base.
+
+    Args:
+        tasks: branches and damages of the history.
+        law: distribution of the noise level.
+        coarse: share of steps in which the chunk has half the height and width.
+    """
 
     tasks: Tasks = Tasks()
     law: LogitNormal | Uniform = LogitNormal()
+    coarse: float = 0.0
 
     variant = Variant.BASE
 
@@ -190,7 +197,7 @@ class PyramidStage:
     """Stage 2: three resolutions. Exports Mid."""
 
     tasks: Tasks = Tasks()
-    draws: PyramidDraws = PyramidDraws()
+    draws: PyramidDraws | OneLevel = PyramidDraws()
 
     variant = Variant.MID
 
@@ -257,7 +264,7 @@ class DmdStage:
     config: DmdConfig = DmdConfig()
     student: StudentSampling = StudentSampling()
     critic: FullTraining | LoraTraining = LoraTraining(rank=256, patches=(), full=())
-    critic_optim: OptimConfig = OptimConfig(lr=4e-7, betas=(0.0, 0.999), weight_decay=1e-3, clip=10.0)
+    critic_optim: OptimConfig | MuonConfig = OptimConfig(lr=4e-7, betas=(0.0, 0.999), weight_decay=1e-3, clip=10.0)
     adversary: Heads | NoAdversary = NoAdversary()
     one_at_a_time: bool = False
 
@@ -326,7 +333,7 @@ class Phase:
     data: Data
     text: StoredText | EncodedText = EncodedText()
     training: FullTraining | LoraTraining = FullTraining()
-    optim: OptimConfig = OptimConfig()
+    optim: OptimConfig | MuonConfig = OptimConfig()
     ema: Ema | NoEma = NoEma()
     run: RunConfig = RunConfig(steps=1000)
     precision: Float32 | Bfloat16 | BfloatWhereFast = BfloatWhereFast()

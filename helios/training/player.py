@@ -8,7 +8,7 @@ from torch import nn
 
 from helios.errors import InputError
 from helios.training.ema import Ema, MovingAverage, NoEma
-from helios.training.optim import OptimConfig
+from helios.training.optim import AnyOptim
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Player:
     name: str
     module: nn.Module
     trainables: dict[str, nn.Parameter]
-    optim: OptimConfig
+    optim: AnyOptim
     ema: Ema | NoEma = NoEma()
     updates: int = 0
     optimizer: torch.optim.Optimizer | None = field(default=None, repr=False)
@@ -40,7 +40,7 @@ class Player:
 
     def begin(self) -> None:
         """Make optimiser and average; call it once the weights are where they stay (sharded, on their device)."""
-        self.optimizer = self.optim.build(self.trainables.values())
+        self.optimizer = self.optim.build(self.trainables)
         if isinstance(self.ema, Ema):
             self.average = MovingAverage(self.ema, self.trainables)
 

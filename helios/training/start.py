@@ -9,7 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,7 @@ from torch import nn
 from helios.checkpoints import Variant, save
 from helios.checkpoints.presets import OwnSettings
 from helios.errors import InputError
+from helios.models.transformer.config import TransformerConfig
 from helios.models.transformer.model import HeliosTransformer3DModel
 from helios.models.vae import HeliosVAE
 from helios.schedulers.config import SchedulerConfig
@@ -64,7 +65,9 @@ class SmallVae:
             "scale_factor_spatial": self.spatial,
             "scale_factor_temporal": 4,
         }
-        return HeliosVAE.from_config(config)
+        vae = HeliosVAE.from_config(config)
+        initialise_vae(vae.module, self.channels)
+        return vae
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +121,9 @@ class SmallTransformer:
     layers: int = 7
     frequencies: int = 128
 
-    def build(self, *, channels: int, text_width: int) -> HeliosTransformer3DModel:
-        """The transformer, ready for training from nothing."""
-        model = HeliosTransformer3DModel(
+    def config(self, *, channels: int, text_width: int) -> TransformerConfig:
+        """Its configuration."""
+        return TransformerConfig(
             num_attention_heads=self.heads,
             attention_head_dim=self.head_width,
             in_channels=channels,
@@ -131,6 +134,10 @@ class SmallTransformer:
             num_layers=self.layers,
             rope_dim=self.rope,
         )
+
+    def build(self, *, channels: int, text_width: int) -> HeliosTransformer3DModel:
+        """The transformer, ready for training from nothing."""
+        model = HeliosTransformer3DModel(**asdict(self.config(channels=channels, text_width=text_width)))
         initialise(model)
         return model
 
@@ -205,6 +212,42 @@ def initialise(model: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(embedder.time_proj.weight)
     nn.init.zeros_(model.proj_out.weight)
+
+
+@torch.no_grad()
+def initialise_vae(module: nn.Module, channels: int) -> None:
+    """Weights to train a small VAE from nothing: pictures pass through it from the first step.
+
+    Every convolution begins close to an orthogonal map of the present pixel, residual branches at zero, and the latents'
+    standard deviation at 0.05. With PyTorch's own beginning the first some hundred steps are lost in the latents' noise.
+
+    Args:
+        module: an ``AutoencoderKLWan``.
+        channels: of a latent.
+    """
+    for convolution in module.modules():
+        if isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
+            _pass_through(convolution)
+    for name, parameter in module.named_parameters():
+        if ".conv2." in name or ".proj." in name:
+            nn.init.zeros_(parameter)
+    module.quant_conv.weight[channels:] *= 0.1
+    module.quant_conv.bias[channels:] = -6.0
+
+
+def _pass_through(convolution: nn.Conv2d | nn.Conv3d, straight: float = 0.95) -> None:
+    """Variance is kept: ``straight`` of the amplitude through the tap of the present pixel, the rest at random."""
+    weight, taps = convolution.weight, convolution.kernel_size
+    nn.init.zeros_(convolution.bias)
+    if max(convolution.stride) > 1:
+        nn.init.orthogonal_(weight)
+        return
+    nn.init.normal_(weight, std=math.sqrt((1 - straight**2) / weight[0].numel()))
+    outputs, inputs = weight.shape[:2]
+    centre = nn.init.orthogonal_(torch.empty(outputs, inputs))
+    present = tuple(size // 2 for size in taps)
+    present = (taps[0] - 1, *present[1:]) if len(taps) == 3 else present  # causal: the present frame is the last tap
+    weight[(slice(None), slice(None), *present)] += straight * centre
 
 
 def train_tokenizer(folder: Path, corpus: Iterable[str], config: SmallText) -> int:

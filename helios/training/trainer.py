@@ -23,7 +23,7 @@ from helios.training.clips import Dataset
 from helios.training.config import differences, save_config, to_plain
 from helios.training.errors import TrainingError
 from helios.training.methods.base import Method
-from helios.training.optim import clip_gradients, gradient_norm, set_rate
+from helios.training.optim import clip_gradients, gradient_norm
 from helios.training.order import BatchOrder
 from helios.training.parallel import OneDevice, Parallel
 from helios.training.player import Player
@@ -217,7 +217,7 @@ class Trainer:
         self._watch(player)
         numbers["grad_norm"] = norm
         numbers["clip_factor"] = clip_gradients(parameters, norm, player.optim.clip)
-        numbers["lr"] = set_rate(player.optimizer, player.optim, player.updates, self._updates[player.name])
+        numbers["lr"] = player.optim.set_rate(player.optimizer, player.updates, self._updates[player.name])
         player.optimizer.step()
         player.updates += 1
         if player.average:

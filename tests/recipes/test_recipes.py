@@ -112,7 +112,11 @@ def test_an_estimated_head_is_a_real_one():
 
 @pytest.mark.parametrize(
     "name, message",
-    [("toy.stage1", "did you mean 'toy.stage1_"), ("toy.vaee", "did you mean 'toy.vae'"), ("", "use one of toy.vae")],
+    [
+        ("toy.stage1", "did you mean 'toy.stage1_"),
+        ("toy.vaee", "did you mean 'toy.vae'"),
+        ("", "use one of toy, helios_14b"),
+    ],
 )
 def test_an_unknown_recipe_names_the_nearest(name, message):
     with pytest.raises(InputError, match=message):

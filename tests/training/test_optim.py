@@ -4,7 +4,7 @@ from torch import nn
 
 from helios.errors import InputError
 from helios.training.ema import Ema, MovingAverage
-from helios.training.optim import Constant, Cosine, OptimConfig, clip_gradients, gradient_norm, set_rate
+from helios.training.optim import Constant, Cosine, MuonConfig, OptimConfig, clip_gradients, gradient_norm
 
 
 def test_schedules():
@@ -20,8 +20,8 @@ def test_schedules():
 
 def test_the_current_configuration_sets_the_rate_whatever_the_optimiser_held():
     parameter = nn.Parameter(torch.ones(2))
-    optimizer = OptimConfig(lr=1.0).build([parameter])
-    assert set_rate(optimizer, OptimConfig(lr=0.5, weight_decay=0.2, betas=(0.0, 0.9)), 0, 10) == 0.5
+    optimizer = OptimConfig(lr=1.0).build({"weight": parameter})
+    assert OptimConfig(lr=0.5, weight_decay=0.2, betas=(0.0, 0.9)).set_rate(optimizer, 0, 10) == 0.5
     group = optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.2, (0.0, 0.9))
 
@@ -37,7 +37,7 @@ def test_clipping_scales_the_whole_gradient():
 
 def test_half_precision_masters_are_refused():
     with pytest.raises(ValueError, match="keep float32 masters"):
-        OptimConfig().build([nn.Parameter(torch.ones(1, dtype=torch.bfloat16))])
+        OptimConfig().build({"weight": nn.Parameter(torch.ones(1, dtype=torch.bfloat16))})
 
 
 @pytest.mark.parametrize("changes", [{"lr": 0.0}, {"clip": -1.0}, {"weight_decay": -1.0}])
@@ -74,3 +74,69 @@ def test_the_model_gets_its_own_weights_back_whatever_happens():
         assert parameters["w"].item() == 0.0
         raise KeyError
     assert parameters["w"].item() == 5.0
+
+
+def test_muon_moves_matrices_to_the_nearest_orthonormal_update():
+    """The first update is the gradient's orthogonal factor U V^T, whatever the gradient's scale."""
+    from helios.training.muon import orthogonalised
+
+    torch.manual_seed(0)
+    gradient = torch.randn(12, 40)
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    for scale in (1e-4, 1.0, 1e4):
+        got = orthogonalised(scale * gradient)
+        singular = torch.linalg.svdvals(got)
+        assert singular.min() > 0.6 and singular.max() < 1.3
+        assert torch.nn.functional.cosine_similarity(got.flatten(), (u @ v).flatten(), dim=0) > 0.97
+    assert orthogonalised(gradient.T).shape == (40, 12)
+
+
+def test_muon_leaves_embeddings_and_vectors_to_adamw():
+    torch.manual_seed(0)
+    trainables = {
+        "layer.weight": nn.Parameter(torch.randn(16, 8)),
+        "conv.weight": nn.Parameter(torch.randn(16, 4, 3, 3, 3)),
+        "shared.weight": nn.Parameter(torch.randn(16, 8)),
+        "layer.bias": nn.Parameter(torch.zeros(16)),
+        "narrow.weight": nn.Parameter(torch.randn(3, 64)),
+    }
+    config = MuonConfig(lr=0.02, rest=OptimConfig(lr=1e-3, weight_decay=0.0))
+    optimizer = config.build(trainables)
+    before = {name: value.detach().clone() for name, value in trainables.items()}
+    for value in trainables.values():
+        value.grad = torch.randn_like(value)
+    assert config.set_rate(optimizer, 0, 10) == 0.02
+    optimizer.step()
+    moved = {name: (value - before[name]).abs().max().item() for name, value in trainables.items()}
+    for name in ("shared.weight", "layer.bias", "narrow.weight"):  # Adam's first step is the rate, in every number
+        assert moved[name] == pytest.approx(1e-3, rel=1e-3)
+    for name in ("layer.weight", "conv.weight"):
+        change = (trainables[name] - before[name]).flatten(1)
+        rate = 0.02 * max(1.0, change.shape[0] / change.shape[1]) ** 0.5
+        singular = torch.linalg.svdvals(change) / rate
+        assert singular.min() > 0.6 and singular.max() < 1.3
+    assert set(optimizer.state) == set(trainables.values())
+
+
+def test_muon_learns_a_linear_map():
+    torch.manual_seed(0)
+    wanted, got = torch.randn(24, 16), nn.Linear(16, 24)
+    config = MuonConfig(lr=0.1, schedule=Cosine(floor=0.0))
+    optimizer = config.build(dict(got.named_parameters()))
+    losses = []
+    for update in range(200):
+        x = torch.randn(64, 16)
+        loss = (got(x) - x @ wanted.T).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        config.set_rate(optimizer, update, 200)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 1e-3 * losses[0]
+
+
+def test_muon_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="keep float32 masters"):
+        MuonConfig().build({"weight": nn.Parameter(torch.ones(8, 8, dtype=torch.bfloat16))})
+    with pytest.raises(InputError, match="momentum=1.0 from 0 to below 1"):
+        MuonConfig(momentum=1.0)

@@ -70,11 +70,9 @@ class FlowMatching:
         law: NoiseLaw = LogitNormal(),
         coarse: float = 0.0,
     ):
-        if not 0 <= coarse <= 1:
-            raise InputError(f"coarse={coarse} is not a share of steps: use 0 to 1")
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.law, self.coarse = law, coarse
+        self.law, self.coarse = law, checked_share(coarse)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -83,15 +81,28 @@ class FlowMatching:
     def backward(self, player: str, items: Sequence[LatentClip], draws: Draws, scale: float) -> dict[str, Tensor]:
         """See :class:`helios.training.methods.base.Method`."""
         sample = cut(list(items), draws, self.geometry)
-        target_BCTHW = sample.target_BCTHW.to(self.network.device)
-        if draws.synchronous(Purpose.COARSE).random() < self.coarse:
-            target_BCTHW = downsample_mean(target_BCTHW)
+        target_BCTHW = sometimes_coarse(sample.target_BCTHW.to(self.network.device), self.coarse, draws)
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()
         return {"loss": loss.detach()}
+
+
+def sometimes_coarse(x0_BCTHW: Tensor, share: float, draws: Draws) -> Tensor:
+    """Half the height and width in a share of the steps, the same steps on all ranks."""
+    return downsample_mean(x0_BCTHW) if draws.synchronous(Purpose.COARSE).random() < share else x0_BCTHW
+
+
+def checked_share(coarse: float) -> float:
+    """The share, when it is one.
+
+    Raises: InputError otherwise.
+    """
+    if not 0 <= coarse <= 1:
+        raise InputError(f"coarse={coarse} is not a share of steps: use 0 to 1")
+    return coarse
 
 
 def blend(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
-from helios.training.methods.flow_matching import FlowPoint, squared_error
+from helios.training.methods.flow_matching import FlowPoint, checked_share, sometimes_coarse, squared_error
 from helios.training.methods.task import Tasks, make_task
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw
@@ -22,6 +22,7 @@ class Stage1:
         student, network, captions, geometry: as in :class:`helios.training.methods.flow_matching.FlowMatching`.
         tasks: branches and damages of the history.
         law: distribution of the noise level.
+        coarse: share of steps in which the chunk, not its history, has half the height and width.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class Stage1:
         geometry: Geometry,
         tasks: Tasks = Tasks(),
         law: NoiseLaw = LogitNormal(),
+        coarse: float = 0.0,
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.law = tasks, law
+        self.tasks, self.law, self.coarse = tasks, law, checked_share(coarse)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -53,7 +55,8 @@ class Stage1:
         )
         text = self.network.encode_text(task.text_BSE)
         history = self.network.encode_history(task.streams(self.geometry))
-        point = FlowPoint.draw(task.target_BCTHW, self.law, draws)
+        target_BCTHW = sometimes_coarse(task.target_BCTHW, self.coarse, draws)
+        point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, history)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()

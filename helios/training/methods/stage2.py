@@ -106,19 +106,61 @@ class PyramidDraws:
 
         Raises: InputError when the counts do not fit the levels.
         """
-        if len(self.per_level) != stages.levels:
-            raise InputError(f"per_level={self.per_level} has {len(self.per_level)} entries for {stages.levels} levels")
-        noise_BCTHW = draws.normal(Purpose.NOISE, *x0_BCTHW.shape[1:]).to(x0_BCTHW.device)
-        pairs = level_pairs(x0_BCTHW, noise_BCTHW, stages)
+        check_levels("per_level", self.per_level, stages)
         levels = [level for level, count in enumerate(self.per_level) for _ in range(count)]
-        fractions_BJ = self.law.fractions(draws.uniform(Purpose.SIGMA, len(levels)))
-        made = []
-        for place, level in enumerate(levels):
-            sigma_B, timestep_B = look_up(stages.noise_table(level), fractions_BJ[:, place])
-            x_BCTHW = pairs[level].at(sigma_B.to(x0_BCTHW.device))
-            velocity_BCTHW = pairs[level].velocity
-            made.append(LevelDraw(level=level, x_BCTHW=x_BCTHW, velocity_BCTHW=velocity_BCTHW, timestep_B=timestep_B))
-        return made
+        return draw_levels(x0_BCTHW, levels, self.law, stages, draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneLevel:
+    """One level per step, the same for all samples: coarse levels cost a fraction and so can be learnt more often.
+
+    Args:
+        shares: of the steps, coarsest level first.
+        law: distribution of the in-level sigma.
+    """
+
+    shares: tuple[float, ...] = (0.3, 0.4, 0.3)
+    law: NoiseLaw = Uniform()
+    passes = OneByOne()
+
+    def __post_init__(self) -> None:
+        if min(self.shares, default=-1) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+            raise InputError(f"shares={self.shares} do not add up to 1")
+
+    def make(self, x0_BCTHW: Tensor, stages: PyramidStages, draws: Draws) -> list[LevelDraw]:
+        """The noisy points of one micro-batch.
+
+        Raises: InputError when the shares do not fit the levels.
+        """
+        check_levels("shares", self.shares, stages)
+        level = int(draws.synchronous(Purpose.COARSE).choice(stages.levels, p=self.shares))
+        return draw_levels(x0_BCTHW, [level], self.law, stages, draws)
+
+
+def check_levels(name: str, given: Sequence[float], stages: PyramidStages) -> None:
+    """One entry per level.
+
+    Raises: InputError otherwise.
+    """
+    if len(given) != stages.levels:
+        raise InputError(f"{name}={given} has {len(given)} entries for {stages.levels} levels")
+
+
+def draw_levels(
+    x0_BCTHW: Tensor, levels: Sequence[int], law: NoiseLaw, stages: PyramidStages, draws: Draws
+) -> list[LevelDraw]:
+    """A noisy point of each of ``levels``; all of them share one noise."""
+    noise_BCTHW = draws.normal(Purpose.NOISE, *x0_BCTHW.shape[1:]).to(x0_BCTHW.device)
+    pairs = level_pairs(x0_BCTHW, noise_BCTHW, stages)
+    fractions_BJ = law.fractions(draws.uniform(Purpose.SIGMA, len(levels)))
+    made = []
+    for place, level in enumerate(levels):
+        sigma_B, timestep_B = look_up(stages.noise_table(level), fractions_BJ[:, place])
+        x_BCTHW = pairs[level].at(sigma_B.to(x0_BCTHW.device))
+        velocity_BCTHW = pairs[level].velocity
+        made.append(LevelDraw(level=level, x_BCTHW=x_BCTHW, velocity_BCTHW=velocity_BCTHW, timestep_B=timestep_B))
+    return made
 
 
 class Stage2:
@@ -138,7 +180,7 @@ class Stage2:
         geometry: Geometry,
         tasks: Tasks = Tasks(),
         stages: PyramidStages = PyramidStages(),
-        draws: PyramidDraws = PyramidDraws(),
+        draws: PyramidDraws | OneLevel = PyramidDraws(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry

@@ -4,7 +4,7 @@ import torch
 from helios.errors import InputError
 from helios.schedulers.stages import PyramidStages
 from helios.training.adapt import FullTraining, LoraTraining
-from helios.training.methods.stage2 import OneByOne, Packed, PyramidDraws, Stage2
+from helios.training.methods.stage2 import OneByOne, OneLevel, Packed, PyramidDraws, Stage2
 from helios.training.network import Network
 from helios.training.optim import OptimConfig
 from helios.training.player import Player
@@ -50,6 +50,28 @@ def test_draws_are_points_between_the_published_ends():
             torch.testing.assert_close(end, x0, rtol=1e-3, atol=1e-3)
         if point.level == 0:
             assert abs(start.std() - 1) < 0.2
+
+
+def test_one_level_per_step_is_the_same_for_all_samples_and_follows_its_shares():
+    x0, stages = torch.randn(2, 4, 9, 8, 8), PyramidStages()
+    law = OneLevel(shares=(0.2, 0.5, 0.3))
+    steps = [law.make(x0, stages, Draws(0, step, (0, 1))) for step in range(300)]
+    assert all(len(points) == 1 for points in steps)
+    shares = [sum(points[0].level == level for points in steps) / 300 for level in range(3)]
+    assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.08)
+    for step in range(5):  # another rank's samples meet the same level
+        other = law.make(x0, stages, Draws(0, step, (2, 3)))
+        assert other[0].level == steps[step][0].level
+
+
+def test_one_level_learns_the_loss_of_that_level():
+    method = stage2(transformer(), draws=OneLevel(shares=(0.0, 1.0, 0.0)))
+    numbers = method.backward("student", [clip(4)], Draws(0, 0, (0,)), 1.0)
+    assert set(numbers) == {"loss", "loss_level1"} and numbers["loss"] == numbers["loss_level1"]
+    with pytest.raises(InputError, match=r"shares=\(0.5, 0.2\) do not add up to 1"):
+        OneLevel(shares=(0.5, 0.2))
+    with pytest.raises(InputError, match="shares=.* has 2 entries for 3 levels"):
+        OneLevel(shares=(0.5, 0.5)).make(torch.randn(1, 4, 9, 8, 8), PyramidStages(), Draws(0, 0, (0,)))
 
 
 def test_the_mean_counts_every_draw_once():

@@ -68,13 +68,13 @@ def test_the_loss_is_its_formula_in_float64():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(2, 2, 3, 5, 4, 6, generator=generator, dtype=torch.float64)
     mean, log_variance = torch.randn(2, 2, 4, 2, 2, 2, generator=generator, dtype=torch.float64)
-    terms = VaeLoss(edges=0.7, motion=0.3, kl=0.01)(x, y, mean, log_variance)
+    terms = VaeLoss(square=2.5, edges=0.7, motion=0.3, kl=0.01)(x, y, mean, log_variance)
     e = y - x
     edges = (e[:, :, :, 1:] - e[:, :, :, :-1]).abs().mean() + (e[..., 1:] - e[..., :-1]).abs().mean()
     motion = (e[:, :, 1:] - e[:, :, :-1]).abs().mean()
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0)).mean()
-    wanted = e.abs().mean() + 0.7 * edges + 0.3 * motion + 0.01 * kl
+    wanted = e.abs().mean() + 2.5 * e.square().mean() + 0.7 * edges + 0.3 * motion + 0.01 * kl
     assert terms["loss"].item() == pytest.approx(wanted.item(), rel=1e-5)
     assert divergence(mean, log_variance).item() == pytest.approx(kl.item(), rel=1e-9)
 
@@ -98,3 +98,17 @@ def test_a_crop_larger_than_the_window_is_refused():
         method.backward("vae", [windows()[0]], Draws(0, 0, (0,)), 1.0)
     with pytest.raises(InputError, match="must not be negative"):
         VaeLoss(kl=-1)
+
+
+def test_a_new_small_vae_passes_pictures_through():
+    """The first latents follow the picture and are hardly noisy: that is what training starts from."""
+    from helios.training.start import SmallVae
+
+    torch.manual_seed(0)
+    model = SmallVae(width=8, widths=(1, 2, 4), channels=12).build()
+    x = torch.rand(2, 3, 5, 16, 16) * 2 - 1
+    mean, log_variance = model.encode_moments(x)
+    other, _ = model.encode_moments(-x)
+    assert log_variance.exp().sqrt().mean() < 0.1
+    assert mean.std() > 4 * log_variance.exp().sqrt().mean()
+    assert (mean - other).abs().mean() > 0.2 * mean.abs().mean()
