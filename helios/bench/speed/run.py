@@ -16,7 +16,7 @@ from helios.bench.speed.machine import Machine, OtherWork, measure_machine
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
-from helios.device import DeviceMemory, device_memory, host_memory, reset_peak
+from helios.device import device_memory, host_memory, reset_peak
 from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios, Prepared
 from helios.errors import InputError
@@ -58,41 +58,43 @@ def measure_speed(
     ``roofline``, ``operations``, ``memory``, ``command``. Times are seconds, sizes bytes, work floating-point
     operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
     """
-    machine = measure_machine(helios.device, helios.transformer.dtype)
     warm_up_s = _timed(lambda: helios.warm_up(prepared))
-    contenders = _contenders(helios, prepared, config)
+    ours = HeliosContender(helios, prepared, pace=config.pace)
+    memory = _memory_of(ours, helios.device)  # first: the CPU's peak is the process's, and would hold the others' too
+    machine = measure_machine(helios.device, helios.transformer.dtype)
+    contenders = [ours, *_others(helios, prepared, config)]
     differences = _differences(contenders)
-    memory = _peak_of(contenders[0], helios.device)
     others = OtherWork()
     runs = _in_turns(contenders, config.rounds, progress)
     others_share = others.share()
     work = count_chunk(helios.info.transformer_config, helios.info.vae_config, prepared.plan)
-    ours = _figures(runs["helios"], config.fps)
-    ours |= {"warm_up_s": warm_up_s, "file_s": _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)}
+    figures = _figures(runs["helios"], config.fps)
+    file_s = _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)
+    figures |= {"warm_up_s": warm_up_s, "file_s": file_s}
     return {
         "settings": _settings(helios.info, prepared, helios, config),
         "machine": machine.to_json() | {"busy_with_other_work": others_share},
-        "helios": ours,
+        "helios": figures,
         **{name: _figures(found, config.fps) for name, found in runs.items() if name != "helios"},
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
         "differences": differences,
-        "roofline": _roofline(work, machine, ours),
+        "roofline": _roofline(work, machine, figures),
         "operations_s": time_by_kind(lambda: _one_chunk(helios, prepared), helios.device),
-        "memory": {
-            "peak_allocated": memory.peak_allocated,
-            "peak_reserved": memory.peak_reserved,
-            "resident": host_memory().resident,
-            "growth_after_third_chunk": _growth(runs["helios"][-1].allocated),
-        },
+        "memory": memory | {"growth_after_third_chunk": _growth(runs["helios"][-1].allocated)},
         "command": " ".join(["helios", *sys.argv[1:]]),
     }
 
 
-def _peak_of(contender: Contender, device: torch.device) -> DeviceMemory:
-    """Memory of a run by itself; the runs in turns would mix it with the others'."""
+def _memory_of(contender: Contender, device: torch.device) -> dict[str, int]:
+    """Bytes that a run by itself held: at its peak on the device, and of the host after it."""
     reset_peak(device)
     contender.run()
-    return device_memory(device)
+    held = device_memory(device)
+    return {
+        "peak_allocated": held.peak_allocated,
+        "peak_reserved": held.peak_reserved,
+        "resident": host_memory().resident,
+    }
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -101,9 +103,8 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _contenders(helios: Helios, prepared: Prepared, config: SpeedConfig) -> list[Contender]:
-    others = [DiffusersContender(helios, prepared, compiled=name.endswith("compiled")) for name in config.against]
-    return [HeliosContender(helios, prepared, pace=config.pace), *others]
+def _others(helios: Helios, prepared: Prepared, config: SpeedConfig) -> list[Contender]:
+    return [DiffusersContender(helios, prepared, compiled=name.endswith("compiled")) for name in config.against]
 
 
 def _in_turns(contenders: Sequence[Contender], rounds: int, progress: Progress) -> dict[str, list[Run]]:

@@ -1,4 +1,8 @@
-"""How much arithmetic a chunk is: counted from the model on shapes alone, nothing is computed."""
+"""How much arithmetic a chunk is: counted from the model on shapes alone, nothing is computed.
+
+Counted is what accelerators do. Of the backends for the CPU only one does less: it doubles frames and convolves them with
+4/9 of the products (``helios.ops.conv3d_onednn.upsample_conv2d``), 5 % less for the whole released decoder.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

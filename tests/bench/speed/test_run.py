@@ -1,11 +1,13 @@
 """The whole measurement on a tiny model: what it must say, and that both contenders made the same video."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
+from helios.bench.speed import run as speed_run
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.run import _growth
 from helios.checkpoints import synthetic_info
@@ -14,6 +16,7 @@ from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios, prepare
 from helios.errors import InputError
 
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 SIZE = {"height": 64, "width": 64, "steps": (1, 1, 1), "amplify_first_chunk": False, "num_frames": 66}
 
 
@@ -56,8 +59,28 @@ def test_the_floor_is_work_over_the_measured_rate(result):
     assert {"convolution", "matrix product", "attention"} <= set(result["operations_s"])
 
 
+def test_memory_is_ours_alone(helios_of, monkeypatch):
+    """The CPU's peak cannot be reset: our run is measured before Diffusers has even been built."""
+    memory_of, others, built = speed_run._memory_of, speed_run._others, []
+
+    def memory_before(*given):
+        assert built == []
+        return memory_of(*given)
+
+    monkeypatch.setattr(speed_run, "_memory_of", memory_before)
+    monkeypatch.setattr(speed_run, "_others", lambda *given: built.append(1) or others(*given))
+    measured(helios_of("distilled").info)
+    assert built == [1]
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.rglob("*.json")), ids=lambda file: file.stem)
+def test_results_that_were_kept_stay_readable(file):
+    assert markdown(json.loads(file.read_text())) + "\n" == file.with_suffix(".md").read_text()
+
+
 def test_tables_and_picture(result, tmp_path):
     text = markdown(json.loads(json.dumps(result)))
+    assert "other work took" in text
     assert "steps 1+1+1" in text and "| decode |" in text and "| convolution |" in text and "of the matrix rate" in text
     assert plot_chunk(result, tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
 
