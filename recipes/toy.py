@@ -43,7 +43,18 @@ from helios.training.start import SmallModel, SmallText, SmallTransformer, Small
 from helios.training.toyworld import ToyWindows, ToyWorld
 from helios.training.trainer import RunConfig
 
-PHASES = ("vae", "pretrain", "stage1_init", "stage1_post", "stage2_init", "stage2_post", "ode", "dmd", "gan")
+PHASES = (
+    "vae",
+    "vae_decoder",
+    "pretrain",
+    "stage1_init",
+    "stage1_post",
+    "stage2_init",
+    "stage2_post",
+    "ode",
+    "dmd",
+    "gan",
+)
 
 _WORLD = ToyWorld(height=64, width=64, chunks=5)
 _GUIDED = ClassifierFree(scale=3.0)
@@ -70,6 +81,20 @@ def vae() -> Phase:
     )
 
 
+def vae_decoder() -> Phase:
+    """The decoder alone on whole chunks, whose colours it would shift towards their end; latents stay what they are."""
+    base = vae()
+    return replace(
+        base,
+        name="vae_decoder",
+        stage=replace(base.stage, view=Crop(frames=33, size=32)),
+        start=After(phase="vae"),
+        training=FullTraining(frozen=("encoder", "quant_conv")),
+        optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=10, floor=0.02)),
+        run=replace(base.run, steps=300, batch_size=4, seed=41, save_every=100),
+    )
+
+
 def pretrain() -> Phase:
     """Our stand-in for Wan: text to video on single chunks, with the text encoder."""
     base = vae()
@@ -77,18 +102,18 @@ def pretrain() -> Phase:
         base,
         name="pretrain",
         stage=PretrainStage(law=LogitNormal(), coarse=0.9),
-        start=After(phase="vae"),
+        start=After(phase="vae_decoder"),
         data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1792, stills=0.25)),
         text=EncodedText(trained=True, dropout=0.1),
         training=FullTraining(frozen=MEMORY_PATCHES),
         optim=MuonConfig(lr=0.02, schedule=Cosine(warmup=50)),
         ema=Ema(decay=0.995),
         run=RunConfig(
-            steps=2400,
+            steps=1700,
             batch_size=16,
             seed=42,
             save_every=200,
-            probe_every=1200,
+            probe_every=1700,
             keep=Keep(last=2, best_by="probe/rollout/attributes", lower_is_better=False),
         ),
         probes=RolloutProbes(count=24, steps=(12,), guidance=_GUIDED, long_chunks=0),
@@ -110,8 +135,8 @@ def stage1_init() -> Phase:
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=700, seed=43, probe_every=700),
-        probes=replace(base.probes, count=12, long_chunks=20, long_count=2),
+        run=replace(base.run, steps=450, seed=43, probe_every=450),
+        probes=replace(base.probes, count=12, chunks=2),
     )
 
 
@@ -122,9 +147,10 @@ def stage1_post() -> Phase:
         base,
         name="stage1_post",
         start=After(phase="stage1_init"),
-        stage=replace(base.stage, coarse=0.0),
+        stage=replace(base.stage, coarse=0.3),
         optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=300, seed=44, probe_every=300),
+        run=replace(base.run, steps=120, seed=44, probe_every=120),
+        probes=replace(base.probes, long_chunks=20, long_count=1),
     )
 
 
@@ -137,8 +163,8 @@ def stage2_init() -> Phase:
         stage=PyramidStage(tasks=base.stage.tasks, draws=OneLevel(shares=(0.3, 0.45, 0.25))),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.3)),
-        run=replace(base.run, steps=600, seed=45, probe_every=600),
-        probes=replace(base.probes, steps=(6, 6, 6)),
+        run=replace(base.run, steps=350, seed=45, probe_every=350),
+        probes=replace(base.probes, steps=(6, 6, 6), long_chunks=0),
     )
 
 
@@ -151,7 +177,8 @@ def stage2_post() -> Phase:
         stage=replace(base.stage, draws=OneLevel(shares=(0.25, 0.35, 0.4))),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.003, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=300, seed=46, probe_every=300),
+        run=replace(base.run, steps=120, seed=46, probe_every=120),
+        probes=replace(base.probes, long_chunks=20),
     )
 
 
@@ -163,11 +190,11 @@ def ode() -> Phase:
         name="ode",
         stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
         start=After(phase="stage2_post"),
-        data=PromptPairs(count=160, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
+        data=PromptPairs(count=96, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
         text=EncodedText(),
         optim=MuonConfig(lr=0.004, clip=10.0, schedule=Cosine(warmup=10)),
         ema=Ema(decay=0.98, start=20),
-        run=replace(base.run, steps=200, batch_size=8, seed=47, probe_every=200),
+        run=replace(base.run, steps=100, batch_size=8, seed=47, probe_every=100),
         probes=replace(base.probes, steps=None, guidance=None),
     )
 

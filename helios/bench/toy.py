@@ -5,6 +5,8 @@ from helios.errors import InputError
 
 TOY_COUNT = 40
 TOY_FRAMES = 99
+HELDOUT_COUNT = 200
+CHUNK_FRAMES = 33
 _SEED = 20260402
 
 
@@ -34,3 +36,22 @@ def toy_prompts(count: int = TOY_COUNT, *, num_frames: int = TOY_FRAMES) -> Prom
         text = caption(scene, rng, split, complete=True) if free else canonical(scene)
         prompts[number] = Prompt(id=number, text=str(text), duration=num_frames, scene=scene)
     return PromptSet(name="toy world", prompts=prompts)
+
+
+def heldout_prompts(count: int = HELDOUT_COUNT, *, num_frames: int = CHUNK_FRAMES) -> PromptSet:
+    """Combinations of attributes and phrasings that training never sees, every attribute said; one chunk each.
+
+    The first ``count`` of a fixed list; the tables of caption accuracy are made with the default.
+
+    Raises: InputError when ``count`` or ``num_frames`` is not positive.
+    """
+    from helios.data.toy import ToyClips
+
+    if count < 1 or num_frames < 1:
+        raise InputError(f"count={count}, num_frames={num_frames}: pass 1 or more")
+    clips = ToyClips(seed=_SEED, count=count, split="heldout", complete=True)
+    prompts = {}
+    for number in range(1, count + 1):
+        scene, text = clips.describe(number - 1)
+        prompts[number] = Prompt(id=number, text=str(text), duration=num_frames, scene=scene)
+    return PromptSet(name="toy world, held out", prompts=prompts)

@@ -4,23 +4,17 @@ Downloads take only what inference reads (the released repositories also hold th
 go on where an interrupted one stopped, and land in the cache of the hub's own client.
 """
 
-import logging
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 
-import helios
-from helios.checkpoints.layout import COMPONENTS, MODEL_INDEX, Variant
+from helios.checkpoints.embedded import DEFAULT, SMALL, embedded_checkpoint
+from helios.checkpoints.layout import COMPONENTS, MODEL_INDEX
 from helios.checkpoints.presets import PRESET_FILE
-from helios.checkpoints.random import write_random_checkpoint
 from helios.checkpoints.transfer import prefetch
 from helios.errors import HeliosError, InputError
 from helios.extras import load_extra
-
-logger = logging.getLogger(__name__)
 
 HUGGING_FACE, MODELSCOPE = "hf", "modelscope"
 # The owner is spelled differently on the two hubs.
@@ -29,7 +23,6 @@ RELEASED = {
     "helios-mid": {HUGGING_FACE: "BestWishYsh/Helios-Mid", MODELSCOPE: "BestWishYSH/Helios-Mid"},
     "helios-distilled": {HUGGING_FACE: "BestWishYsh/Helios-Distilled", MODELSCOPE: "BestWishYSH/Helios-Distilled"},
 }
-EMBEDDED = Path(helios.__file__).parent / "assets" / "small"
 _PATTERNS = [MODEL_INDEX, PRESET_FILE, *(f"{component}/*" for component in COMPONENTS)]
 _NOT_READ = ["*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.onnx"]
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -51,8 +44,8 @@ def resolve(
 
     Args:
         source: a directory; ``ORG/NAME`` on a hub, optionally with the prefix ``hf:`` or ``modelscope:``; a short name
-            of a released model (``helios-base``, ``helios-mid``, ``helios-distilled``); or None for the small model
-            that comes with the package.
+            of a released model (``helios-base``, ``helios-mid``, ``helios-distilled``) or of a small one that comes
+            with the package (``small-base``, ``small-mid``, ``small-distilled``); None for ``small-distilled``.
         revision: branch, tag or commit on the hub; its default branch if None. A commit pins the bytes.
         hub: ``hf`` or ``modelscope`` for names without a prefix; the environment's HELIOS_HUB, else ``hf``, if None.
         offline: only what is on this machine; the environment's HF_HUB_OFFLINE decides if None.
@@ -62,7 +55,9 @@ def resolve(
         DownloadError: the hub cannot be reached, or the transfer broke off.
     """
     if source is None:
-        return _local(embedded_checkpoint(), revision)
+        source = DEFAULT
+    if isinstance(source, str) and source in SMALL:
+        return _local(embedded_checkpoint(source), revision)
     if isinstance(source, Path) or Path(source).expanduser().is_dir():
         return _local(Path(source).expanduser(), revision)
     hub, name = _hub_and_name(source, hub)
@@ -70,40 +65,9 @@ def resolve(
     if not _MODEL_ID.fullmatch(name):
         raise InputError(
             f"{source!r} is neither a directory nor a model id: pass a checkpoint directory, ORG/NAME, "
-            f"modelscope:ORG/NAME or one of {', '.join(RELEASED)}"
+            f"modelscope:ORG/NAME or one of {', '.join([*RELEASED, *SMALL])}"
         )
     return _HUBS[hub](name, revision, _offline() if offline is None else offline)
-
-
-def embedded_checkpoint() -> Path:
-    """The small model of this package; where a package has none, a tiny one with random weights in the user's cache."""
-    if (EMBEDDED / MODEL_INDEX).is_file():
-        return EMBEDDED
-    path = _cache() / f"random-tiny-{helios.__version__}"
-    if not (path / MODEL_INDEX).is_file():
-        _make_random(path)
-    logger.warning("this package holds no trained model: using random weights, the video will be noise")
-    return path
-
-
-def _make_random(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        write_random_checkpoint(draft, Variant.DISTILLED)
-        draft.rename(path)
-    except OSError:
-        if not (path / MODEL_INDEX).is_file():  # otherwise another process was faster
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _cache() -> Path:
-    given = os.environ.get("HELIOS_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "helios"
 
 
 def _local(path: Path, revision: str | None) -> Path:
@@ -171,7 +135,7 @@ def _from_modelscope(name: str, revision: str | None, offline: bool) -> Path:
     try:
         return Path(client.HubApi(client.HubConfig()).download_repo(name, "model", revision=revision, **fetch))
     except client.CacheNotFound as error:
-        raise _not_here(name, revision) from error
+        raise _not_here(name, revision, f"{MODELSCOPE}:") from error
     except (client.NotExistError, client.AuthenticationError, client.PermissionDeniedError) as error:
         if revision is None:
             raise _unknown(name, "ModelScope", "`modelscope login`") from error
@@ -198,10 +162,11 @@ def _unknown(name: str, hub: str, login: str) -> InputError:
     return InputError(f"there is no model {name!r} on {hub}: check the name, or log in with {login} if it is private")
 
 
-def _not_here(name: str, revision: str | None) -> InputError:
+def _not_here(name: str, revision: str | None, prefix: str = "") -> InputError:
     wanted = name if revision is None else f"{name}@{revision}"
     return InputError(
-        f"{wanted!r} is not complete on this machine and downloads are off: run `helios download {name}` with a network"
+        f"{wanted!r} is not complete on this machine and downloads are off: run `helios download {prefix}{name}` with a "
+        "network"
     )
 
 

@@ -24,7 +24,10 @@ def quality(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Results folder, one per model.")] = Path("heliosbench"),
     prompts: Annotated[
-        str | None, typer.Option("--prompts", help="The official CSV, the Self-Forcing list, or `toy`.")
+        str | None,
+        typer.Option(
+            "--prompts", help="The official CSV, the Self-Forcing list, `toy`, or `toy-heldout` (200 of one chunk)."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first prompts.")] = None,
     tier: Annotated[str, typer.Option("--tier", help="`offline` needs no weights; `official`; `all`.")] = "all",
@@ -103,10 +106,10 @@ def compare(
 def _prompts(name: str | None) -> "PromptSet | None":
     from helios.bench.prompts import load_prompts
 
-    if name == "toy":
-        from helios.bench.toy import toy_prompts
+    if name in ("toy", "toy-heldout"):
+        from helios.bench.toy import heldout_prompts, toy_prompts
 
-        return toy_prompts()
+        return toy_prompts() if name == "toy" else heldout_prompts()
     return load_prompts(name) if name else None
 
 

@@ -27,8 +27,7 @@ from helios.checkpoints import (
 from helios.checkpoints.wan import export_wan_start
 from helios.data.loader import PreparedClips
 from helios.errors import InputError
-from helios.models.text_encoder import load_tokenizer
-from helios.models.text_encoder.encoder import MAX_TOKENS
+from helios.models.text_encoder import load_tokenizer, prompt_tokens
 from helios.models.vae import HeliosVAE
 from helios.schedulers.stages import PyramidStages, SingleStage
 from helios.training.adapt import FullTraining, Training
@@ -168,7 +167,7 @@ class _Builder:
         vae = load_vae(self.info, self.device)
         own_parameters(vae.module)
         vae.module.train()
-        trainables = FullTraining().attach(vae.module)
+        trainables = phase.training.attach(vae.module)
         player = Player(name="vae", module=vae.module, trainables=trainables, optim=phase.optim, ema=phase.ema)
         method = VaeTraining(player, vae, stage.loss, stage.view, phase.precision)
         return Built(method=method, dataset=phase.data, info=self.info, vae=vae)
@@ -440,11 +439,6 @@ def build(phase: Phase, workspace: Workspace, device: torch.device, *, prepared:
     Raises: InputError for a missing start, data of another checkpoint, and settings that do not fit it.
     """
     return _Builder(phase, workspace, device, prepared).build()
-
-
-def prompt_tokens(tokenizer) -> int:
-    """What prompts are padded to: the tokenizer's own limit, at most the 512 of the released models."""
-    return min(MAX_TOKENS, tokenizer.model_max_length)
 
 
 def prompts_of(data: PromptPairs) -> list[str]:

@@ -349,6 +349,8 @@ class Phase:
             raise InputError(
                 f"{self.name}: the text encoder is trained in full pretraining only: set text.trained=false"
             )
+        if isinstance(self.stage, VaeStage) and not isinstance(self.training, FullTraining):
+            raise InputError(f"{self.name}: a VAE is trained in full: set training=FullTraining")
         if isinstance(self.training, FullTraining) and self.dense != "float32":
             raise InputError(f"{self.name}: full training needs float32 weights: set dense=float32 or train an adapter")
         if isinstance(self.stage, DmdStage):

@@ -6,7 +6,7 @@ import pytest
 from helios.bench.metrics.base import Refused
 from helios.bench.metrics.captions import Captions, scene_at
 from helios.bench.quality import QualityConfig, run
-from helios.bench.toy import toy_prompts
+from helios.bench.toy import heldout_prompts, toy_prompts
 from helios.bench.videos import from_model
 from helios.data.toy.render import render
 from helios.data.toy.world import ATTRIBUTES, TRANSITION_FRAMES, SceneChange, is_heldout
@@ -100,3 +100,15 @@ def test_a_perfect_model_gets_a_total(tmp_path):
     offline = outcome.merged["offline"]
     assert outcome.exit_code == 0 and offline["averages"]["all_acc"] == 1 and offline["ratings"]["all_acc"] == 10
     assert offline["offline_total"] > 8
+
+
+def test_held_out_prompts_say_everything_about_scenes_that_training_never_sees():
+    from helios.data.toy.world import is_heldout
+
+    prompts = heldout_prompts()
+    assert len(prompts) == 200 and prompts == heldout_prompts()
+    assert len({prompt.text for prompt in prompts.prompts.values()}) > 195
+    assert all(is_heldout(prompt.scene) and prompt.duration == 33 for prompt in prompts.prompts.values())
+    assert list(heldout_prompts(3).prompts.items()) == list(prompts.prompts.items())[:3]
+    with pytest.raises(InputError, match="count=0"):
+        heldout_prompts(0)

@@ -1,6 +1,5 @@
 """Names become directories; downloads are whole, pinned, resumed, or refused. Both hubs' real clients, a local server."""
 
-import logging
 import os
 import socket
 import subprocess
@@ -142,7 +141,8 @@ def test_offline_uses_the_cache_and_no_network(hub, tiny, kind, online):
 def test_offline_without_a_cache_is_refused(hub, tiny, kind, online):
     publish(hub, kind, tiny("base"))
     online()
-    message = "^'me/tiny' is not complete on this machine and downloads are off: run `helios download me/tiny` with a n"
+    name = "me/tiny" if kind == "hf" else f"{kind}:me/tiny"
+    message = f"^'me/tiny' is not complete on this machine and downloads are off: run `helios download {name}` with a n"
     with pytest.raises(InputError, match=message):
         resolve("me/tiny", hub=kind, offline=True)
     with pytest.raises(InputError, match="^'me/tiny@v2' is not complete on this machine"):
@@ -284,7 +284,11 @@ def test_a_directory_wins_over_a_hub(hub, tiny, tmp_path, monkeypatch):
             "^'a model' is neither a directory nor a model id: pass a checkpoint directory, ORG/NAME, mode",
         ),
         ("/no/such/place", {}, "^'/no/such/place' is neither a directory nor a model id"),
-        ("helios-huge", {}, "or one of helios-base, helios-mid, helios-distilled$"),
+        (
+            "helios-huge",
+            {},
+            "or one of helios-base, helios-mid, helios-distilled, small-base, small-mid, small-distilled$",
+        ),
         ("modelscope:huge", {}, "^'modelscope:huge' is neither a directory nor a model id"),
         ("me/tiny", {"hub": "ftp"}, "^hub='ftp' is unknown: use hf or modelscope$"),
     ],
@@ -306,21 +310,3 @@ def test_modelscope_without_its_client_says_how_to_install_it(hub, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "modelscope_hub", None)
     with pytest.raises(InputError, match=r'install it with `pip install "helios\[modelscope\]"`'):
         resolve("modelscope:me/tiny")
-
-
-def test_without_a_source_there_is_always_a_model(hub, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("HELIOS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("helios.checkpoints.hub.EMBEDDED", tmp_path / "none")
-    with caplog.at_level(logging.WARNING):
-        path = resolve(None)
-    assert "holds no trained model: using random weights" in caplog.text
-    assert inspect(path).random_weights and inspect(path).variant == "distilled"
-    stamp = (path / WEIGHTS).stat().st_mtime_ns
-    assert resolve() == path and (path / WEIGHTS).stat().st_mtime_ns == stamp
-    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [path.name]
-    assert hub.requests == []
-
-
-def test_the_embedded_model_is_the_default(hub, tiny, monkeypatch):
-    monkeypatch.setattr("helios.checkpoints.hub.EMBEDDED", tiny("distilled"))
-    assert resolve() == tiny("distilled")

@@ -10,6 +10,7 @@ from helios.checkpoints import inspect, load_text_encoder, load_transformer, loa
 from helios.cli.main import run
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
 from helios.engine.memory import Room, footprint, judge
+from helios.engine.pace import DecodeAhead
 from helios.errors import InputError
 from helios.sampling.plan import SamplingPlan
 
@@ -119,6 +120,21 @@ def test_guidance_and_batch_cost_memory():
     assert needs[0].decode == needs[2].decode < needs[1].decode
 
 
+def test_decoding_ahead_holds_a_step_and_a_decode_at_once():
+    info, accelerator = synthetic_info("tiny-random"), torch.device("meta")
+    how = {"dtype": torch.float32, "vae_dtype": torch.float32}
+    in_turn = footprint(info, sampling_plan(info), device=accelerator, **how)
+    ahead = footprint(info, sampling_plan(info), device=accelerator, pace=DecodeAhead(), **how)
+    steps = max(in_turn.levels)
+    assert ahead.together - in_turn.together == min(steps, in_turn.decode) > 0
+    assert ahead.early_frames - in_turn.early_frames == min(steps, in_turn.decode_early) > 0
+    assert footprint(info, sampling_plan(info), device=CPU, pace=DecodeAhead(), **how) == footprint(
+        info, sampling_plan(info), device=CPU, **how
+    )
+    verdict = judge(ahead, Room.imagined(judge(in_turn, Room.imagined(0)).needed_least))
+    assert not verdict.fits and "decode in turn" in verdict.advice
+
+
 def test_prompts_given_while_loading_leave_no_text_encoder(tiny):
     from helios import Helios
 
@@ -154,6 +170,11 @@ def test_the_command_says_what_fits(tiny, capsys):
     assert all(entry["fits"] for entry in facts["precisions"])
     assert run(["plan", "tiny-random", "--device-memory", "0.1", "--dtype", "float32"]) == 0
     assert "missing" in " ".join(capsys.readouterr().out.split())
+    needed = []
+    for more in ([], ["--ahead"]):
+        assert run(["plan", "tiny-random", "--device-memory", "40", "--dtype", "float32", "--json", *more]) == 0
+        needed += [entry["needed"] for entry in json.loads(capsys.readouterr().out)["precisions"]]
+    assert needed[0] < needed[1]
     assert run(["plan", "big-random"]) == 2 and "big-random" in capsys.readouterr().err
     with pytest.raises(InputError, match="SIZE-random"):
         synthetic_info("14b-random-huge")

@@ -131,6 +131,14 @@ class PromptEncoder:
         return ids
 
 
+def prompt_tokens(tokenizer: Any) -> int:
+    """What prompts are padded to: the tokenizer's own limit, at most the 512 of the released models.
+
+    Padding is attended to, so a model must be used with the length it was trained with.
+    """
+    return min(MAX_TOKENS, tokenizer.model_max_length)
+
+
 def load_tokenizer(folder: str | Path) -> Any:
     """The T5 tokenizer of a ``tokenizer/`` folder; nothing is downloaded.
 
