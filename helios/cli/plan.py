@@ -30,6 +30,9 @@ def plan(
     dtype: Annotated[str | None, typer.Option("--dtype", help="One precision; left out: the usual ones.")] = None,
     vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="With --dtype.")] = "float32",
     device: DeviceOption = "auto",
+    ahead: Annotated[
+        bool, typer.Option("--ahead", help="Decode beside the next chunk: an accelerator then holds more at once.")
+    ] = False,
     device_memory: Annotated[
         float | None, typer.Option("--device-memory", metavar="GIB", help="Plan for a device with that much free.")
     ] = None,
@@ -43,6 +46,7 @@ def plan(
     """
     from helios.device import resolve_device
     from helios.engine.memory import Room, footprint, judge
+    from helios.engine.pace import DecodeAhead, InTurn
     from helios.engine.pipeline import parse_dtype
 
     if batch < 1:
@@ -51,10 +55,10 @@ def plan(
     found = find_model(model, revision=revision, offline=offline)
     sampling = _sampling_plan(found, height, width)
     room = Room.of(target) if device_memory is None else Room.imagined(int(device_memory * 2**30))
-    entries = []
+    entries, pace = [], DecodeAhead() if ahead else InTurn()
     for names in _PRECISIONS if dtype is None else ((dtype, vae_dtype),):
         dtypes = dict(zip(("dtype", "vae_dtype"), (parse_dtype(name, target) for name in names)))
-        needs = footprint(found, sampling, device=room.device, batch=batch, **dtypes)
+        needs = footprint(found, sampling, device=room.device, batch=batch, pace=pace, **dtypes)
         entries.append((needs, judge(needs, room)))
     facts = _facts(found, sampling, room, entries)
     typer.echo(json.dumps(facts)) if as_json else _print(facts)
@@ -118,7 +122,8 @@ def _print(facts: dict) -> None:
     from rich.table import Table
 
     console, entries = Console(), facts["precisions"]
-    table = Table(title=f"{facts['model']}, {facts['height']}x{facts['width']}", title_justify="left")
+    pace = ", decoding ahead" if entries[0]["ahead"] else ""
+    table = Table(title=f"{facts['model']}, {facts['height']}x{facts['width']}{pace}", title_justify="left")
     table.add_column("")
     for entry in entries:
         table.add_column(f"{entry['dtype']}, VAE {entry['vae_dtype']}", justify="right")

@@ -6,7 +6,7 @@ leaner ones of the CPU in float32 need up to a fifth less.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import prod
@@ -20,6 +20,7 @@ from helios.checkpoints.load import text_encoder_keeps_float32
 from helios.device import HostMemory, device_capacity, host_memory
 from helios.engine.dry_run import DryRun
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
+from helios.engine.pace import InTurn, Pace
 from helios.models.transformer.precision import keeps_float32
 from helios.ops.conv3d import half_units
 from helios.sampling.plan import SamplingPlan
@@ -44,6 +45,7 @@ class Footprint:
         history: the latents that a stream carries, and what they are encoded to.
         levels: working memory of a denoising step, per level.
         decode: working memory of decoding a chunk at once; ``decode_early`` latent frame by latent frame.
+        ahead: a chunk is decoded while the next one is denoised, so that both hold working memory at once.
     """
 
     dtype: torch.dtype
@@ -57,6 +59,7 @@ class Footprint:
     levels: tuple[int, ...]
     decode: int
     decode_early: int
+    ahead: bool = False
 
     @property
     def weights(self) -> int:
@@ -79,7 +82,8 @@ class Footprint:
         return max(self.text_encoder + self.text_encoding, self.weights + self._chunk(self.decode_early))
 
     def _chunk(self, decode: int) -> int:
-        return self.prompt + self.history + max(*self.levels, decode)
+        step = max(self.levels)
+        return self.prompt + self.history + (step + decode if self.ahead else max(step, decode))
 
 
 def footprint(
@@ -90,8 +94,12 @@ def footprint(
     dtype: torch.dtype,
     vae_dtype: torch.dtype = torch.float32,
     batch: int = 1,
+    pace: Pace = InTurn(),
 ) -> Footprint:
-    """The footprint of a run of ``plan`` with ``batch`` videos; takes seconds and no memory to speak of."""
+    """The footprint of a run of ``plan`` with ``batch`` videos; takes seconds and no memory to speak of.
+
+    ``pace`` is that of the session; on the CPU, where nothing runs beside anything, it makes no difference.
+    """
     dry = DryRun(
         info.transformer_config,
         info.vae_config,
@@ -115,6 +123,7 @@ def footprint(
         levels=levels,
         decode=_peak(dry.decode),
         decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
+        ahead=pace.looks_ahead and device.type != "cpu",
     )
 
 
@@ -211,6 +220,8 @@ def judge(footprint: Footprint, room: Room) -> Verdict:
         advice = "Fits if the prompts are encoded first: Helios.from_pretrained(..., prompts=[...])."
     elif early <= room.free:
         advice = "Fits if the prompts are encoded first (prompts=[...]) and frames decoded early (EarlyFrames())."
+    elif footprint.ahead and judge(replace(footprint, ahead=False), room).fits:
+        advice = "Does not fit while decoding ahead: decode in turn, which does."
     else:
         advice = f"Does not fit, {_gib(early - room.free)} are missing: take a smaller precision, size or model."
     fits = not short_of_host and early <= room.free
