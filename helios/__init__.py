@@ -6,7 +6,7 @@
 Importing this package loads neither PyTorch nor a model and touches no device and no network.
 """
 
-from importlib import import_module
+from helios.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 _PUBLIC = {
@@ -17,13 +17,4 @@ _PUBLIC = {
     "GenerationError": "helios.errors",
 }
 __all__ = ["GenerationError", "Helios", "InputError", "Session", "Video", "__version__"]
-
-
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'helios' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

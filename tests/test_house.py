@@ -5,11 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import helios
+import helios.bench
+import helios.data
+import helios.media
 
 ROOT = Path(helios.__file__).parent
 FLOORS = [
     "errors",
+    "lazy_names",
     "extras",
     "shapes",
     "device",
@@ -74,6 +80,14 @@ def run(code: str) -> str:
 def test_importing_helios_loads_nothing_heavy():
     heavy = "{'torch', 'diffusers', 'transformers', 'av', 'cv2', 'numpy'}"
     assert run(f"import sys, helios; print({heavy} & set(sys.modules))").strip() == "set()"
+
+
+@pytest.mark.parametrize("package", [helios, helios.bench, helios.data, helios.media], ids=lambda p: p.__name__)
+def test_public_names_load_when_they_are_used(package):
+    assert dir(package) == sorted(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"module {package.__name__!r} has no attribute 'nonsense'"):
+        _ = package.nonsense
 
 
 def test_help_loads_nothing_heavy():

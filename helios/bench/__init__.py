@@ -16,7 +16,7 @@ What cannot be measured is *missing* and named; it is never a zero inside an ave
 The names below load when they are used; importing this package loads neither OpenCV nor PyTorch.
 """
 
-from importlib import import_module
+from helios.lazy_names import lazy_names
 
 _PUBLIC = {
     "ClipError": "helios.bench.frames.source",
@@ -29,9 +29,4 @@ _PUBLIC = {
     "write_report": "helios.bench.report",
 }
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'helios.bench' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

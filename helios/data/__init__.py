@@ -3,7 +3,7 @@
 The names below load their module when they are first used.
 """
 
-from importlib import import_module
+from helios.lazy_names import lazy_names
 
 _PUBLIC = {
     "Buckets": "helios.data.buckets",
@@ -25,13 +25,4 @@ _PUBLIC = {
     "prepare": "helios.data.preparation",
 }
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'helios.data' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
