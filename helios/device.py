@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from helios.errors import InputError
+from helios.errors import HeliosError, InputError
 
 _WITHOUT_FLOAT64 = {"mps", "npu"}
 _WITHOUT_PINNED_MEMORY = {"mps"}
@@ -113,6 +113,16 @@ class HostCopy:
         if self._event is not None:
             self._event.synchronize()
         return self._host
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator, of the host or of any device, had nothing left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU's allocator, MPS and some drivers raise a plain RuntimeError.
+    words = ("out of memory", "can't allocate memory")
+    plain = isinstance(error, RuntimeError) and not isinstance(error, HeliosError)
+    return plain and any(word in str(error) for word in words)
 
 
 def device_memory(device: torch.device) -> DeviceMemory:

@@ -5,8 +5,23 @@ import pytest
 import torch
 
 import helios
-from helios.device import cgroup_limit, device_memory, host_memory, resolve_device
-from helios.errors import InputError
+from helios.device import cgroup_limit, device_memory, host_memory, is_out_of_memory, resolve_device
+from helios.errors import GenerationError, InputError
+
+
+@pytest.mark.parametrize(
+    "error,is_one",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (GenerationError("out of memory at 64x64"), False),
+    ],
+)
+def test_allocators_that_had_nothing_left_are_recognised(error, is_one):
+    assert is_out_of_memory(error) is is_one
 
 
 def test_auto_is_an_accelerator_or_the_cpu():

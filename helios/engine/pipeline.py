@@ -18,6 +18,7 @@ from helios.engine.acceleration import Acceleration
 from helios.engine.pace import InTurn, Pace
 from helios.engine.request import Request, guidance_for
 from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
+from helios.engine.shortage import naming_shortage
 from helios.engine.start import Start, describe_inputs, read_start
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
@@ -221,7 +222,8 @@ class Helios:
                 models and the transformer are then never in memory together. Other prompts load it anew.
             revision: commit, tag or branch on the hub.
             offline: True uses only what is on this machine.
-        Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself.
+        Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself; GenerationError when
+            there is not enough memory.
         """
         info = inspect(resolve(source, revision=revision, offline=offline))
         return cls.from_info(
@@ -244,17 +246,18 @@ class Helios:
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
         source = _loaders(info)
-        encoder = source.load_prompt_encoder(info, device=device, dtype=dtype)
-        if prompts:
-            encoder.encode(prompts)
-            encoder.release()
-        return cls(
-            info,
-            transformer=source.load_transformer(info, device=device, dtype=dtype),
-            vae=source.load_vae(info, device=vae_device, dtype=vae_dtype),
-            encoder=encoder,
-            device=device,
-        )
+        with naming_shortage(dtype, vae_dtype):
+            encoder = source.load_prompt_encoder(info, device=device, dtype=dtype)
+            if prompts:
+                encoder.encode(prompts)
+                encoder.release()
+            return cls(
+                info,
+                transformer=source.load_transformer(info, device=device, dtype=dtype),
+                vae=source.load_vae(info, device=vae_device, dtype=vae_dtype),
+                encoder=encoder,
+                device=device,
+            )
 
     def accelerate(self, *accelerations: Acceleration) -> "Helios":
         """Apply exact accelerations, in order; see :mod:`helios.engine.acceleration`. Returns this object."""
@@ -298,7 +301,7 @@ class Helios:
             anchor: ``first-frame``, ``second-chunk`` or ``none``.
             noise: ``default`` or ``reference`` (the published order of draws, for parity).
             progress: called after every denoising step.
-        Raises: InputError before anything runs; GenerationError when numbers break.
+        Raises: InputError before anything runs; GenerationError when numbers break or memory runs out.
         """
         return self._collect(self.session(prompt, progress=progress, pixels=pixels, **settings))[0]
 
@@ -349,7 +352,8 @@ class Helios:
         request, noise = prepared.request, prepared.request.noise_source()
         motion = Motion(amount=request.motion)
         batch = len(request.seeds)
-        rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
+        with naming_shortage(self.transformer.dtype, self.vae.dtype, request):
+            rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
         state = SessionState(rollout=rollout, frames_done=0, request=request, identity=self.info.identity)
         how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout, "pace": pace}
         return self._session(prepared.plan, state.to(self.device), noise, **how)

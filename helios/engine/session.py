@@ -16,6 +16,7 @@ from helios.conditioning.timeline import Timeline
 from helios.device import device_memory
 from helios.engine.pace import InTurn, Pace, Piece
 from helios.engine.request import Request
+from helios.engine.shortage import naming_shortage
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
 from helios.engine.video import Chunk, ChunkTimings
@@ -148,7 +149,12 @@ class Session:
         return self
 
     def __next__(self) -> Chunk:
-        return next(self._stream)
+        """The next chunk, or piece of one.
+
+        Raises: GenerationError when numbers break or memory runs out; what was handed out before can be saved.
+        """
+        with naming_shortage(self._parts.transformer.dtype, self._parts.vae.dtype, self.request):
+            return next(self._stream)
 
     def set_prompt(self, prompt: str, *, blend: int = 0) -> int:
         """Turn to another prompt at the next chunk that has not begun.
@@ -184,14 +190,20 @@ class Session:
         return self.state().save(path)
 
     def _run(self) -> Iterator[Chunk]:
-        coming = None
-        while self._state.frames_done < self.request.num_frames and not self.cancelled:
+        coming: _Made | None = None
+        failure: Exception | None = None
+        while failure is None and self._state.frames_done < self.request.num_frames and not self.cancelled:
             made = coming or self._make(self._state.rollout)
             if made is None:
                 return
             ahead = self._pace.looks_ahead and made.after.chunk < self.num_chunks
-            coming = self._make(made.after) if ahead else None
+            try:
+                coming = self._make(made.after) if ahead else None
+            except (RuntimeError, MemoryError) as error:  # must not cost the chunk before it, which is finished
+                failure = error
             yield from self._hand_out(made)
+        if failure is not None:
+            raise failure
 
     def _make(self, before: RolloutState) -> "_Made | None":
         """Denoise one chunk and begin its delivery; None when it was cancelled."""

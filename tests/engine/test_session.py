@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helios.conditioning.timeline import Cue, Timeline
+from helios.engine.pace import DecodeAhead, InTurn
 from helios.engine.session import EarlyFrames, FloatPixels
 from helios.errors import GenerationError, InputError
 
@@ -269,6 +270,67 @@ def test_broken_numbers_stop_the_run_and_are_located(tiny, helios_of):
     with pytest.raises(GenerationError, match="chunk 1, level 1, step 0"):
         next(session)
     assert session.frames_done == 33
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """A function that lets a Helios' network run a number of times, then fails as an accelerator's allocator does."""
+
+    def limit(helios, evaluations):
+        velocity, calls = helios.transformer.velocity, []
+
+        def allocating(*given):
+            calls.append(1)
+            if len(calls) > evaluations:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return velocity(*given)
+
+        monkeypatch.setattr(helios.transformer, "velocity", allocating, raising=False)
+
+    return limit
+
+
+@pytest.mark.parametrize("pace", [InTurn(), DecodeAhead()])
+def test_running_out_of_memory_is_one_sentence_and_keeps_what_is_done(
+    fast, short_of_memory, tmp_path, pace, monkeypatch
+):
+    helios, how = fast
+    whole = helios.generate(PROMPT, num_frames=66, **how).frames
+    short_of_memory(helios, 4)
+    session = helios.session(PROMPT, num_frames=66, pace=pace, **how)
+    first = next(session).frames
+    with pytest.raises(GenerationError) as caught:
+        next(session)
+    sentence = str(caught.value)
+    assert all(words in sentence for words in ("64x64", "float32", "helios plan")) and "\n" not in sentence
+    monkeypatch.undo()
+    rest = joined(helios.resume(session.save(tmp_path / "s.session")))
+    assert np.array_equal(np.concatenate([first, rest]), whole)
+
+
+def test_a_batch_or_a_picture_that_is_too_much_is_named(fast, short_of_memory, monkeypatch):
+    helios, how = fast
+    short_of_memory(helios, 0)
+    with pytest.raises(GenerationError, match="2 videos together"):
+        helios.generate_batch([PROMPT, OTHER], num_frames=33, **how)
+
+    def encode(*given, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(helios.vae, "encode", encode)
+    with pytest.raises(GenerationError, match="at 64x64 in float32"):
+        helios.generate(PROMPT, image=np.zeros((64, 64, 3), np.uint8), num_frames=33, **how)
+
+
+def test_a_model_that_is_too_large_is_named(fast, monkeypatch):
+    from helios.engine.pipeline import Helios
+
+    def load(*given, **named):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("helios.checkpoints.load.load_transformer", load)
+    with pytest.raises(GenerationError, match="out of memory while loading in float32"):
+        Helios.from_info(fast[0].info, device="cpu")
 
 
 def test_memory_is_flat_over_two_hundred_chunks(fast):
