@@ -1,7 +1,8 @@
 """``Helios``: a loaded checkpoint that generates, streams and resumes video."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from helios.conditioning.timeline import Timeline, change_of, read_timeline, tim
 from helios.device import default_dtype, resolve_device
 from helios.engine.acceleration import Acceleration
 from helios.engine.pace import InTurn, Pace
+from helios.engine.precision import Precision
 from helios.engine.request import Request, guidance_for
 from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
 from helios.engine.shortage import naming_shortage
@@ -28,6 +30,8 @@ from helios.errors import InputError
 from helios.models.text_encoder import PromptEncoder
 from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import OneBatch, PassLayout
+
+logger = logging.getLogger(__name__)
 
 TimelineLike = Timeline | str | Path | Sequence[tuple[float, str]]
 
@@ -195,6 +199,11 @@ class Helios:
         self.info = info
         self.transformer, self.vae, self.encoder, self.device = transformer, vae, encoder, device
 
+    @property
+    def precision(self) -> Precision:
+        """The dtypes that were loaded."""
+        return Precision.of(self.transformer.dtype, self.vae.dtype)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -246,7 +255,7 @@ class Helios:
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
         source = _loaders(info)
-        with naming_shortage(dtype, vae_dtype):
+        with naming_shortage(Precision.of(dtype, vae_dtype)):
             encoder = source.load_prompt_encoder(info, device=device, dtype=dtype)
             if prompts:
                 encoder.encode(prompts)
@@ -352,9 +361,11 @@ class Helios:
         request, noise = prepared.request, prepared.request.noise_source()
         motion = Motion(amount=request.motion)
         batch = len(request.seeds)
-        with naming_shortage(self.transformer.dtype, self.vae.dtype, request):
+        with naming_shortage(self.precision, request):
             rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
-        state = SessionState(rollout=rollout, frames_done=0, request=request, identity=self.info.identity)
+        state = SessionState(
+            rollout=rollout, frames_done=0, request=request, identity=self.info.identity, precision=self.precision
+        )
         how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout, "pace": pace}
         return self._session(prepared.plan, state.to(self.device), noise, **how)
 
@@ -366,8 +377,11 @@ class Helios:
         progress: ProgressCallback | None = None,
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
+        pace: Pace = InTurn(),
     ) -> Session:
         """Take a saved stream up again; only frames that were not handed out yet come out.
+
+        In the precision it was saved in they are those of one uninterrupted run; another one is taken with a warning.
 
         Args:
             num_frames: length of the whole video from its beginning; the saved length if left out. To branch, change
@@ -375,8 +389,11 @@ class Helios:
         Raises: InputError when the file belongs to another checkpoint, or the video is already that long.
         """
         state = SessionState.load(path).extended(num_frames, identity=self.info.identity, path=path).to(self.device)
+        if state.precision not in (None, self.precision):
+            change = f"was made in {state.precision} and goes on in {self.precision}"
+            logger.warning("%s %s: the frames will not be those of one run", path, change)
         plan, noise = plan_for(self.info, state.request), state.request.noise_source()
-        return self._session(plan, state, noise, progress=progress, pixels=pixels, decoding=decoding)
+        return self._session(plan, state, noise, progress=progress, pixels=pixels, decoding=decoding, pace=pace)
 
     def release_text_encoder(self) -> None:
         """Free the text encoder's weights; prompts encoded so far keep working."""
@@ -391,7 +408,7 @@ class Helios:
                 "identity": self.info.identity,
                 "variant": self.info.variant.value,
             },
-            "dtype": str(self.transformer.dtype).removeprefix("torch."),
+            **asdict(self.precision),
             "device": self.device.type,
             **request.to_json(),
         }

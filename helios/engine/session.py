@@ -15,6 +15,7 @@ from torch import Tensor
 from helios.conditioning.timeline import Timeline
 from helios.device import device_memory
 from helios.engine.pace import InTurn, Pace, Piece
+from helios.engine.precision import Precision
 from helios.engine.request import Request
 from helios.engine.shortage import naming_shortage
 from helios.engine.state import SessionState
@@ -92,6 +93,10 @@ class Parts:
     device: torch.device
     identity: str
 
+    @property
+    def precision(self) -> Precision:
+        return Precision.of(self.transformer.dtype, self.vae.dtype)
+
 
 class Session:
     """One stream of chunks; iterate over it. Its memory does not depend on the length of the video.
@@ -153,7 +158,7 @@ class Session:
 
         Raises: GenerationError when numbers break or memory runs out; what was handed out before can be saved.
         """
-        with naming_shortage(self._parts.transformer.dtype, self._parts.vae.dtype, self.request):
+        with naming_shortage(self._parts.precision, self.request):
             return next(self._stream)
 
     def set_prompt(self, prompt: str, *, blend: int = 0) -> int:
@@ -183,7 +188,8 @@ class Session:
         """
         if self.request.noise != "default":
             raise InputError("a run with noise=reference cannot be saved: its random numbers depend on all before them")
-        return replace(self._state, request=replace(self.request, timelines=self._text.timelines))
+        request = replace(self.request, timelines=self._text.timelines)
+        return replace(self._state, request=request, precision=self._parts.precision)
 
     def save(self, path: str | Path) -> Path:
         """Write the stream to a file of a few megabytes; see :meth:`state`."""

@@ -6,12 +6,13 @@ its header.
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from helios.conditioning.history import History
+from helios.engine.precision import Precision
 from helios.engine.request import Request
 from helios.errors import GenerationError, InputError
 from helios.sampling.rollout import RolloutState
@@ -29,12 +30,14 @@ class SessionState:
             chunk is the next one.
         request: what was asked for, with the timelines as they are now.
         identity: of the checkpoint the stream belongs to.
+        precision: that it was made in; None when the file is of a version that did not say.
     """
 
     rollout: RolloutState
     frames_done: int
     request: Request
     identity: str
+    precision: Precision | None
 
     def save(self, path: str | Path) -> Path:
         """Write the stream; the name appears when the file is whole."""
@@ -47,6 +50,7 @@ class SessionState:
         header = {
             "format": _FORMAT,
             "identity": self.identity,
+            **({} if self.precision is None else asdict(self.precision)),
             "chunk": self.rollout.chunk,
             "frames_done": self.frames_done,
             "anchored": history.anchored,
@@ -98,6 +102,7 @@ class SessionState:
                 frames_done=int(header["frames_done"]),
                 request=Request.from_json(header["request"]),
                 identity=header["identity"],
+                precision=Precision.recorded(header),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the session file {path} is damaged ({error}): save the stream again") from error

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -356,6 +357,30 @@ def test_a_session_of_another_checkpoint_is_refused(fast, helios_of, tmp_path):
         helios_of("mid").resume(path, num_frames=66)
     with pytest.raises(InputError, match="already has 33 frames"):
         helios.resume(path)
+
+
+def test_another_precision_than_the_saved_one_is_said(fast, tmp_path, caplog):
+    from helios import Helios
+
+    helios, how = fast
+    session = helios.session(PROMPT, num_frames=33, **how)
+    list(session)
+    path = session.save(tmp_path / "stream.session")
+    assert len(joined(helios.resume(path, num_frames=34))) == 1 and caplog.text == ""
+    half = Helios.from_info(helios.info, device="cpu", dtype="bfloat16")
+    taken_up = half.resume(path, num_frames=34)
+    assert "made in float32 with the VAE in float32 and goes on in bfloat16" in caplog.text
+    caplog.clear()
+    half.resume(taken_up.save(path), num_frames=34)
+    assert caplog.text == ""
+
+
+def test_sessions_that_do_not_say_their_precision_are_taken_up(fast, tmp_path, caplog):
+    helios, how = fast
+    session = helios.session(PROMPT, num_frames=33, **how)
+    list(session)
+    path = replace(session.state(), precision=None).save(tmp_path / "early.session")
+    assert len(joined(helios.resume(path, num_frames=34))) == 1 and caplog.text == ""
 
 
 def test_reference_noise_cannot_be_saved(fast, tmp_path):
