@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, find_model, parse_steps
+from helios.cli.options import (
+    AccelerateOption,
+    AheadOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    find_model,
+    parse_accelerations,
+    parse_steps,
+)
 
 bench = typer.Typer(help="Measure: speed against the machine's limit and Diffusers; quality of long video.")
 
@@ -34,10 +44,8 @@ def speed(
     dtype: DtypeOption = "auto",
     vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="`float32` as published, or `bfloat16`.")] = "float32",
     vae_device: Annotated[str | None, typer.Option("--vae-device", help="Another device for the VAE.")] = None,
-    fuse: Annotated[bool, typer.Option("--fuse", help="One product for queries, keys and values.")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile of the repeated block.")] = False,
-    packages: Annotated[Path | None, typer.Option("--packages", help="Blocks from `helios compile`.")] = None,
-    ahead: Annotated[bool, typer.Option("--ahead", help="Decode beside the next chunk.")] = False,
+    accelerate: AccelerateOption = None,
+    ahead: AheadOption = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write NAME.json, NAME.md and NAME.png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,12 +59,10 @@ def speed(
     import torch
 
     from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
-    from helios.engine.acceleration import Acceleration, CompiledBlocks, FusedProjections
     from helios.engine.pace import DecodeAhead, InTurn
-    from helios.engine.packages import PackagedBlocks
     from helios.engine.pipeline import Helios, prepare
 
-    pace = DecodeAhead() if ahead else InTurn()
+    pace, accelerations = DecodeAhead() if ahead else InTurn(), parse_accelerations(accelerate)
     config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -71,9 +77,6 @@ def speed(
         amplify_first_chunk=amplify,
     )
     helios = Helios.from_info(info, device=device, dtype=dtype, vae_dtype=vae_dtype, vae_device=vae_device)
-    accelerations: list[Acceleration] = [FusedProjections()] if fuse else []
-    accelerations += [CompiledBlocks()] if compiled else []
-    accelerations += [] if packages is None else [PackagedBlocks(folder=packages)]
     helios.accelerate(*accelerations)
     result = measure_speed(helios, prepared, config, progress=lambda text: typer.echo(text, err=True))
     if out is not None:

@@ -18,8 +18,8 @@ def compile_blocks(
 ) -> None:
     """Compile the repeated block once per pyramid level, for this machine, precision and frame size (AOTInductor).
 
-    Needs a C++ compiler and some minutes; `PackagedBlocks(folder=DIR)` in Python and `helios bench speed --packages
-    DIR` then load it at once.
+    Needs a C++ compiler and some minutes; `helios generate --accelerate DIR`, or `PackagedBlocks(folder=DIR)` in
+    Python, then load it at once.
 
     Example: `helios compile -m helios-distilled -o packages`
     """

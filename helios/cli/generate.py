@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 
 from helios.cli.options import (
+    AccelerateOption,
+    AheadOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
     OfflineOption,
     RevisionOption,
+    VaeDtypeOption,
     parse_steps,
     preset_steps,
 )
-from helios.cli.run import Outlet, Output, Run, check_target, default_name, make
+from helios.cli.run import Outlet, Output, Run, Setup, default_name, make
 from helios.errors import InputError
 
 EPILOG = """
@@ -82,6 +85,9 @@ def generate(
     ] = "default",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    vae_dtype: VaeDtypeOption = None,
+    accelerate: AccelerateOption = None,
+    ahead: AheadOption = False,
     session: Annotated[
         Path | None, typer.Option("--session", metavar="F", help="Keep the stream's state here, for `helios resume`.")
     ] = None,
@@ -97,7 +103,7 @@ def generate(
 ) -> None:
     """Generate a video: from text, from an image, from another video, or along a timeline of prompts."""
     _refuse_changes(context, repeat)
-    check_target(device, dtype)
+    setup = Setup.checked(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerate=accelerate, ahead=ahead)
     output = Output.checked(out or default_name(prompt or timeline, seed), as_float=as_float, force=force)
     outlet = Outlet.checked(output, session, quiet=quiet, as_json=as_json)
     if session is not None and noise == "reference":
@@ -108,7 +114,7 @@ def generate(
     from helios.engine.pipeline import check, prepare
 
     if run.request is not None:
-        prepared, dtype = check(run.info, run.request, **inputs), dtype if dtype != "auto" else run.dtype
+        prepared = check(run.info, run.request, **inputs)
     else:
         published = preset_steps(preset, run.info.preset.steps)
         prepared = prepare(
@@ -131,8 +137,12 @@ def generate(
             fit=fit,
             **inputs,
         )
-    helios = run.load(device=device, dtype=dtype)
-    make(helios, lambda report, pixels: helios.open(prepared, progress=report.step, pixels=pixels), run, outlet)
+    helios = setup.load(run.info, run.precision)
+
+    def opener(report, pixels):
+        return helios.open(prepared, progress=report.step, pixels=pixels, pace=setup.pace)
+
+    make(helios, opener, run, outlet)
 
 
 _KEPT_IN_A_REPEAT = [
@@ -143,6 +153,9 @@ _KEPT_IN_A_REPEAT = [
     "video",
     "device",
     "dtype",
+    "vae_dtype",
+    "accelerate",
+    "ahead",
     "session",
     "as_float",
     "force",

@@ -1,5 +1,6 @@
 """Options that several commands share, and the small parsers behind them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,7 @@ from helios.errors import InputError
 
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
+    from helios.engine.acceleration import Acceleration
 
 ModelOption = Annotated[
     str | None,
@@ -21,6 +23,23 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="`auto`, `cpu`, or an accelerator's name.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="`auto`, `float32`, `bfloat16` or `float16`.")]
+VaeDtypeOption = Annotated[
+    str | None,
+    typer.Option("--vae-dtype", help="Of the VAE: `float32` as published, or `bfloat16` for less memory and time."),
+]
+AccelerateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerate",
+        metavar="HOW",
+        help="The same video sooner: `fused` (one product for queries, keys and values), `compiled` (the first chunk "
+        "waits for the compiler), `fused,compiled`, or a folder that `helios compile` made.",
+    ),
+]
+AheadOption = Annotated[
+    bool,
+    typer.Option("--ahead", help="Decode a chunk beside the next one, on an accelerator; see `helios plan --ahead`."),
+]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch on the hub.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -36,6 +55,25 @@ def find_model(name: str | None, *, revision: str | None = None, offline: bool =
     if name is not None and is_synthetic(name):
         return synthetic_info(name)
     return inspect(resolve(name, revision=revision, offline=offline or None))
+
+
+def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
+    """``fused``, ``compiled``, both with a comma between them, or a folder of compiled packages, which excludes them.
+
+    Raises: InputError for anything else.
+    """
+    from helios.engine.acceleration import CompiledBlocks, FusedProjections
+    from helios.engine.packages import PackagedBlocks
+
+    if how is None:
+        return ()
+    known: dict[str, Acceleration] = {"fused": FusedProjections(), "compiled": CompiledBlocks()}
+    asked = how.split(",")
+    if set(asked) <= set(known):
+        return tuple(known[name] for name in known if name in asked)
+    if Path(how).is_dir():
+        return (PackagedBlocks(folder=how),)
+    raise InputError(f"accelerate={how!r} is unknown: use {', '.join(known)}, or a folder that helios compile made")
 
 
 def parse_steps(text: str | None) -> tuple[int, ...] | None:

@@ -5,8 +5,18 @@ from typing import Annotated
 
 import typer
 
-from helios.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, OfflineOption, RevisionOption
-from helios.cli.run import Outlet, Output, Run, check_target, make, read_state
+from helios.cli.options import (
+    AccelerateOption,
+    AheadOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    RevisionOption,
+    VaeDtypeOption,
+)
+from helios.cli.run import Outlet, Output, Run, Setup, make, read_state
 
 
 def resume(
@@ -24,6 +34,9 @@ def resume(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    vae_dtype: VaeDtypeOption = None,
+    accelerate: AccelerateOption = None,
+    ahead: AheadOption = False,
     as_float: Annotated[bool, typer.Option("--float", help="For `.npy`: float32 in [0, 1].")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line.")] = False,
@@ -33,18 +46,21 @@ def resume(
 ) -> None:
     """Go on with a saved stream. The frames are those that an uninterrupted run would have made.
 
+    It goes on in the precision it was made in, unless `--dtype` or `--vae-dtype` say otherwise.
+
     Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
     """
-    check_target(device, dtype)
+    setup = Setup.checked(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerate=accelerate, ahead=ahead)
     output = Output.checked(out or f"{state}.mp4", as_float=as_float, force=force)
     outlet = Outlet.checked(output, session_file, quiet=quiet, as_json=as_json)
     stream = read_state(state)
     run = Run.read(None, model, revision=revision, offline=offline)
     run.check_state(stream, state, num_frames, prompt, blend)
-    helios = run.load(device=device, dtype=dtype)
+    helios = setup.load(run.info, stream.precision)
 
     def opener(report, pixels):
-        session = helios.resume(state, num_frames=num_frames, progress=report.step, pixels=pixels)
+        how = {"progress": report.step, "pixels": pixels, "pace": setup.pace}
+        session = helios.resume(state, num_frames=num_frames, **how)
         if prompt is not None:
             session.set_prompt(prompt, blend=blend)
         return session

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from helios.cli.options import parse_accelerations
 from helios.cli.progress import Quiet, reporter
 from helios.errors import InputError
 
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
+    from helios.engine.acceleration import Acceleration
+    from helios.engine.pace import Pace
     from helios.engine.pipeline import Helios
+    from helios.engine.precision import Precision
     from helios.engine.request import Request
     from helios.engine.session import PixelFormat, Session
     from helios.engine.state import SessionState
@@ -63,13 +67,47 @@ class Outlet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the model is loaded and run; checked before anything is read."""
+
+    device: str
+    dtype: str
+    vae_dtype: str | None
+    accelerations: "tuple[Acceleration, ...]"
+    pace: "Pace"
+
+    @staticmethod
+    def checked(*, device: str, dtype: str, vae_dtype: str | None, accelerate: str | None, ahead: bool) -> "Setup":
+        """Raises: InputError for a device, precision or acceleration that is not here."""
+        from helios.device import resolve_device
+        from helios.engine.pace import DecodeAhead, InTurn
+        from helios.engine.pipeline import parse_dtype
+
+        target = resolve_device(device)
+        for name in (dtype, vae_dtype or "auto"):
+            parse_dtype(name, target)
+        accelerations, pace = parse_accelerations(accelerate), DecodeAhead() if ahead else InTurn()
+        return Setup(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerations=accelerations, pace=pace)
+
+    def load(self, info: "CheckpointInfo", recorded: "Precision | None") -> "Helios":
+        """Load a checkpoint, in the precision that was recorded where the options say none."""
+        from helios.engine.pipeline import Helios
+        from helios.engine.precision import Precision
+
+        usual = recorded or Precision(dtype="auto")
+        dtype, vae_dtype = self.dtype if self.dtype != "auto" else usual.dtype, self.vae_dtype or usual.vae_dtype
+        helios = Helios.from_info(info, device=self.device, dtype=dtype, vae_dtype=vae_dtype)
+        return helios.accelerate(*self.accelerations)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A checkpoint that has been looked at and, when a run is repeated, what was recorded of it."""
 
     info: "CheckpointInfo"
     source: str | None
     request: "Request | None" = None
-    dtype: str = "auto"
+    precision: "Precision | None" = None
 
     @staticmethod
     def read(record_file: Path | None, model: str | None, *, revision: str | None, offline: bool) -> "Run":
@@ -78,6 +116,7 @@ class Run:
         Raises: InputError when there is none, or the record is not that of a run on this checkpoint.
         """
         from helios.checkpoints import inspect, resolve
+        from helios.engine.precision import Precision
         from helios.engine.request import Request
         from helios.media import read_record
 
@@ -96,7 +135,7 @@ class Run:
                 f"{record_file} was made with another checkpoint ({checkpoint.get('name')}): pass it with --model"
             )
         request = Request.from_record(record)
-        return Run(info=info, source=_absolute(source), request=request, dtype=record.get("dtype", "auto"))
+        return Run(info=info, source=_absolute(source), request=request, precision=Precision.recorded(record))
 
     def inputs_or(self, *, image: Path | None, video: Path | None) -> dict[str, Any]:
         """The image or video given now, or else the recorded one.
@@ -106,11 +145,6 @@ class Run:
         if image is not None or video is not None or self.request is None:
             return {"image": image, "video": video}
         return {"image": None, "video": None} | {k: _recorded(k, e) for k, e in self.request.inputs.items()}
-
-    def load(self, *, device: str, dtype: str) -> "Helios":
-        from helios.engine.pipeline import Helios
-
-        return Helios.from_info(self.info, device=device, dtype=dtype)
 
     def check_state(
         self, stream: "SessionState", path: Path, num_frames: int | None, prompt: str | None, blend: int
@@ -151,17 +185,6 @@ def read_state(path: Path) -> "SessionState":
     from helios.engine.state import SessionState
 
     return SessionState.load(path)
-
-
-def check_target(device: str, dtype: str) -> None:
-    """Refuse a device or dtype that is not here, before anything is read.
-
-    Raises: InputError.
-    """
-    from helios.device import resolve_device
-    from helios.engine.pipeline import parse_dtype
-
-    parse_dtype(dtype, resolve_device(device))
 
 
 def default_name(words: str | Path | None, seed: int) -> str:

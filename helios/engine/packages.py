@@ -97,10 +97,14 @@ class PackagedBlocks:
 
     Args:
         folder: made by :func:`build_packages`, on the same kind of machine with the same PyTorch.
-    Raises: InputError, on applying, when it was made for another model, precision, machine or PyTorch.
+    Raises: InputError when it holds no packages, and, on applying, when they were made for another model, precision,
+        machine or PyTorch.
     """
 
     folder: str | Path
+
+    def __post_init__(self) -> None:
+        _built(Path(self.folder))
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
         folder = Path(self.folder)
@@ -110,11 +114,16 @@ class PackagedBlocks:
             block.forward = _Packaged(block.forward, runners)
 
 
-def _check(folder: Path, here: dict[str, Any]) -> None:
+def _built(folder: Path) -> dict[str, Any]:
+    """What the packages of a folder were made for."""
     try:
-        built = json.loads((folder / _MANIFEST).read_text())
+        return json.loads((folder / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r} holds no packages: make them with helios compile") from error
+
+
+def _check(folder: Path, here: dict[str, Any]) -> None:
+    built = _built(folder)
     for key, value in json.loads(json.dumps(here)).items():
         if built.get(key) != value:
             raise InputError(

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from helios.cli.main import run
+from helios.cli.options import parse_accelerations
+from helios.engine.acceleration import CompiledBlocks, FusedProjections
 
 PROMPT = "A red circle moves slowly from left to right."
 SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--no-amplify-first-chunk", "--device", "cpu"]
@@ -87,8 +89,10 @@ def test_repeating_a_recorded_run_gives_the_same_bytes(model, tmp_path):
 
 def test_a_repeat_keeps_the_fit_and_the_dtype(model, tmp_path):
     Image.fromarray(np.arange(80 * 160 * 3, dtype=np.uint8).reshape(80, 160, 3)).save("start.png")
-    how = ["--fit", "pad", "--dtype", "bfloat16", "--image", "start.png", "-n", "20"]
+    how = ["--fit", "pad", "--dtype", "bfloat16", "--vae-dtype", "bfloat16", "--image", "start.png", "-n", "20"]
     assert generate(PROMPT, "-m", model, *how, "-o", "a.mp4", *SMALL) == 0
+    sidecar = json.loads((tmp_path / "a.mp4.json").read_text())
+    assert sidecar["dtype"] == sidecar["vae_dtype"] == "bfloat16"
     assert generate("--from", "a.mp4", "-o", "b.mp4") == 0
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
@@ -118,6 +122,35 @@ def test_resuming_on_the_command_line_equals_one_run(model):
     assert run(["resume", "s.session", "-m", model, "-n", "99", "-o", "rest.npy"]) == 0
     joined = np.concatenate([np.load("first.npy"), np.load("rest.npy")])
     assert np.array_equal(joined, np.load("whole.npy"))
+
+
+def test_resuming_keeps_the_precision(model, capsys):
+    common = ["-m", model, "--seed", "5", "--dtype", "bfloat16", "--vae-dtype", "bfloat16", "-q", *SMALL]
+    assert generate(PROMPT, *common, "-n", "66", "-o", "whole.npy") == 0
+    assert generate(PROMPT, *common, "-n", "33", "-o", "first.npy", "--session", "s.session") == 0
+    resume = ["resume", "s.session", "-m", model, "-n", "66", "-q"]
+    assert run([*resume, "-o", "rest.npy"]) == 0
+    assert np.array_equal(np.concatenate([np.load("first.npy"), np.load("rest.npy")]), np.load("whole.npy"))
+    assert capsys.readouterr().err == ""
+    assert run([*resume, "-o", "other.npy", "--dtype", "float32"]) == 0
+    warning = capsys.readouterr().err
+    assert "made in bfloat16 with the VAE in bfloat16 and goes on in float32 with" in warning
+    assert warning.startswith("helios: s.session") and warning.count("\n") == 1
+
+
+def test_accelerations_keep_the_video(model):
+    for name, how in (("plain.npy", []), ("sooner.npy", ["--accelerate", "fused", "--ahead"])):
+        assert generate(PROMPT, "-m", model, "-n", "66", "-o", name, "--session", "s.session", *how, *SMALL) == 0
+        assert run(["resume", "s.session", "-m", model, "-n", "70", "-o", f"rest-{name}", *how]) == 0
+    for prefix in ("", "rest-"):
+        plain, sooner = (np.load(f"{prefix}{name}.npy").astype(int) for name in ("plain", "sooner"))
+        assert np.abs(plain - sooner).max() <= 1
+
+
+def test_the_ways_to_accelerate():
+    assert parse_accelerations(None) == ()
+    assert parse_accelerations("compiled") == (CompiledBlocks(),)
+    assert parse_accelerations("compiled,fused") == (FusedProjections(), CompiledBlocks())
 
 
 def test_resuming_refuses_before_weights_load(model, capsys, monkeypatch, tmp_path):
@@ -197,6 +230,10 @@ def test_an_existing_file_is_kept(model, capsys, tmp_path, no_weights):
         ([PROMPT, "--device", "cuda:9"], "device='cuda:9' is not on this machine"),
         ([PROMPT, "--device", "toaster"], "device='toaster'"),
         ([PROMPT, "--dtype", "int4"], "dtype='int4'"),
+        ([PROMPT, "--vae-dtype", "int4"], "dtype='int4'"),
+        ([PROMPT, "--accelerate", "turbo"], "accelerate='turbo' is unknown: use fused, compiled, or a folder"),
+        ([PROMPT, "--accelerate", "compiled,."], "accelerate='compiled,.'"),
+        ([PROMPT, "--accelerate", "."], "'.' holds no packages: make them with helios compile"),
         ([PROMPT, "--out", "video.avi"], ".avi"),
         ([PROMPT, "--out", "video.mp4", "--float"], "use a name ending in .npy"),
         ([PROMPT, "--noise", "pink"], "noise='pink'"),

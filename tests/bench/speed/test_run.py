@@ -112,7 +112,8 @@ def test_nonsense_is_refused():
 
 def test_the_command_writes_its_files(tmp_path, capsys):
     arguments = ["bench", "speed", "-m", "tiny-random", "--steps", "1,1,1", "--rounds", "1", "--chunks", "1"]
-    assert run([*arguments, "-H", "64", "-W", "64", "--device", "cpu", "--fuse", "-o", str(tmp_path / "a" / "b")]) == 0
+    arguments += ["-H", "64", "-W", "64", "--device", "cpu", "--accelerate", "fused"]
+    assert run([*arguments, "-o", str(tmp_path / "a" / "b")]) == 0
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"b.json", "b.md", "b.png"}
     assert json.loads((tmp_path / "a" / "b.json").read_text())["settings"]["checkpoint"] == "tiny-random"
     assert "| helios |" in capsys.readouterr().out
