@@ -30,11 +30,11 @@ EPILOG = """
 
 `helios generate "the tide comes in" -m helios-base --image beach.jpg --motion 2`
 
-`helios generate --timeline story.txt --blend 3 -o story.mp4 --session story.session`
+`helios generate --timeline story.txt --num-frames 1782 --blend 3 -o story.mp4 --session story.session`
 
 `helios generate --from fox.mp4 -o again.mp4`
 
-A timeline file has one `TIME PROMPT` a line, the first at 0. Ctrl-C keeps the finished chunks in `FILE.part`.
+A timeline file has one `TIME PROMPT` a line, the first at 0, none after the video's end. Ctrl-C keeps the finished chunks in `FILE.part`.
 """
 
 

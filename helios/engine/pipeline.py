@@ -93,6 +93,7 @@ def prepare(
         noise=noise,
         fit=fit,
     )
+    _check_ends(request, info.geometry.chunk_frames)
     return check(info, request, image=image, video=video, encoder=encoder)
 
 
@@ -170,6 +171,18 @@ def _timelines(
     if prompts is None:
         raise InputError("no prompt was given: say what the video should show")
     return tuple(Timeline.single(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts))
+
+
+def _check_ends(request: Request, chunk_frames: int) -> None:
+    """Refuse a timeline that goes on after the video has ended. (A saved stream may keep one: it can be made longer.)"""
+    for cue in (cue for timeline in request.timelines for cue in timeline.cues):
+        frame = cue.chunk * chunk_frames
+        if frame >= request.num_frames:
+            seconds = [f"{count} ({count / request.fps:.1f} s)" for count in (frame, request.num_frames)]
+            raise InputError(
+                f"the timeline turns to {cue.prompt!r} at frame {seconds[0]}, and the video ends at {seconds[1]}: "
+                "ask for more frames, or leave that prompt out"
+            )
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:

@@ -281,6 +281,9 @@ def test_timelines_that_cannot_be_used(model, capsys, no_weights, tmp_path):
     for text, words in (("0 a\n5 b\n4 c\n", "out of order"), ("2 a\n", "at time 0"), ("hello\n", "line 1")):
         (tmp_path / "story.txt").write_text(text)
         refused(capsys, words, "-m", model, "--timeline", "story.txt")
+    (tmp_path / "story.txt").write_text("0 a\n5.5 waves\n1:02 the sea at night\n")
+    late = "turns to 'the sea at night' at frame 1485 (61.9 s), and the video ends at 1485 (61.9 s)"
+    refused(capsys, late, "-m", model, "--timeline", "story.txt", "-n", "1485")
 
 
 def test_directories_that_are_no_checkpoint_and_damaged_ones(model, capsys, no_weights, tmp_path):

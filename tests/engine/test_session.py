@@ -423,6 +423,7 @@ def test_damaged_session_files_are_named(tmp_path, fast):
         ({"image": 3}, "the image is a int"),
         ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, "the video is uint8"),
         ({"timeline": [(0, "a")]}, "a prompt and a timeline were both given"),
+        ({"prompts": None, "timeline": [(0, "a"), (1.4, "b")]}, "turns to 'b' at frame 33 .* ends at 33"),
         ({"image": np.zeros((8, 8, 3), np.uint8), "video": np.zeros((33, 8, 8, 3), np.uint8)}, "both given"),
         ({"video": np.zeros((32, 64, 64, 3), np.uint8)}, "the video has 32 frame"),
         ({"prompts": ""}, "prompt is empty"),
