@@ -4,6 +4,7 @@ A configuration is a tree of frozen dataclasses. Where a field allows several ty
 form names the one meant under ``"type"``; on the command line its name alone takes its defaults.
 """
 
+import copy
 import json
 import types
 from collections.abc import Iterable, Mapping
@@ -61,19 +62,20 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def apply_overrides(config: Config, settings: Iterable[str]) -> Config:
-    """A configuration with single values replaced.
+    """A configuration with single values replaced; whether they go together is checked once, when all are in place.
 
     Args:
         settings: ``dotted.key=value`` each, such as ``optim.lr=3e-5``; a tuple's value is a comma-separated list, and
             the name of a dataclass chooses a variant with its defaults.
-    Raises: InputError for a key that does not exist (naming the nearest) and for a value that does not parse or fit.
+    Raises: InputError for a key that does not exist (naming the nearest), for a value that does not parse, and for
+        values that contradict each other.
     """
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set {setting!r} has no '=': write it as key=value, for example optim.lr=3e-5")
         config = _replaced(config, key.strip().split("."), value.strip(), key.strip())
-    return config
+    return _checked(config)
 
 
 def keys_of(config: Any, prefix: str = "") -> list[str]:
@@ -107,14 +109,17 @@ def _replaced(config: Any, path: list[str], text: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     if not is_dataclass(config) or name not in {field.name for field in fields(config)}:
         raise InputError(f"{key!r} is not a setting{_nearest(name, config)}")
-    if rest:
-        return _checked(config, name, _replaced(getattr(config, name), rest, text, key))
-    return _checked(config, name, _parse(_hints(type(config))[name], text, key))
+    inner = _replaced(getattr(config, name), rest, text, key) if rest else _parse(_hints(type(config))[name], text, key)
+    changed = copy.copy(config)
+    object.__setattr__(changed, name, inner)  # not ``replace``, whose checks would see half of the settings
+    return changed
 
 
-def _checked(config: Any, name: str, value: Any) -> Any:
-    """``dataclasses.replace`` runs ``__post_init__``, which refuses contradictions."""
-    return replace(config, **{name: value})
+def _checked(value: Any) -> Any:
+    """The same configuration made anew from its leaves up, so that every ``__post_init__`` refuses contradictions."""
+    if is_dataclass(value):
+        return replace(value, **{f.name: _checked(getattr(value, f.name)) for f in fields(value) if f.init})
+    return tuple(map(_checked, value)) if isinstance(value, tuple) else value
 
 
 def _nearest(name: str, config: Any) -> str:

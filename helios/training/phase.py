@@ -370,5 +370,10 @@ class Phase:
         if self.parallel == "sharded" and stage.student.amplify_first_chunk:
             raise InputError(
                 f"{self.name}: with amplify_first_chunk ranks take different numbers of steps, which split weights "
-                "cannot wait for: set parallel=replicated or student.amplify_first_chunk=false"
+                "cannot wait for: set parallel=replicated or stage.student.amplify_first_chunk=false"
+            )
+        if self.parallel == "sharded" and stage.one_at_a_time:
+            raise InputError(
+                f"{self.name}: one_at_a_time moves whole weights to the host, split ones stay where they are: "
+                "set parallel=replicated or stage.one_at_a_time=false"
             )

@@ -128,17 +128,23 @@ def test_an_unknown_recipe_names_the_nearest(name, message):
     [
         (toy.stage1_init, "run.step=5", "did you mean 'run.steps'|did you mean 'steps'"),
         (toy.stage1_init, "text=StoredText", "toy latents hold no text states"),
-        (toy.stage1_init, 'data={"type": "PromptPairs"}', "does not learn from PromptPairs"),
-        (toy.vae, 'data={"type": "PreparedData"}', "VaeStage does not learn from PreparedData"),
+        (toy.stage1_init, 'data={"type":"PromptPairs"}', "does not learn from PromptPairs"),
+        (toy.vae, 'data={"type":"PreparedData"}', "VaeStage does not learn from PreparedData"),
         (toy.stage1_init, "text.trained=true", "trained in full pretraining only"),
         (toy.stage1_init, "dense=bfloat16", "full training needs float32"),
         (toy.dmd, "stage.one_at_a_time=true", "set recompute=true"),
-        (toy.dmd, "parallel=sharded", "split weights"),
+        (toy.dmd, "parallel=sharded", "split weights cannot wait .* stage.student.amplify_first_chunk=false"),
+        (helios_14b.gan, "parallel=sharded stage.student.amplify_first_chunk=no", "stage.one_at_a_time=false"),
     ],
 )
 def test_contradictions_in_a_recipe_are_refused(recipe, setting, message):
     with pytest.raises(InputError, match=message):
-        apply_overrides(recipe(), [setting])
+        apply_overrides(recipe(), setting.split(" "))
+
+
+def test_distillation_with_split_weights_is_set_in_any_order():
+    settings = ["parallel=sharded", "stage.one_at_a_time=false", "stage.student.amplify_first_chunk=false"]
+    assert apply_overrides(helios_14b.dmd(), settings) == apply_overrides(helios_14b.dmd(), settings[::-1])
 
 
 def test_the_small_model_fits_its_budget():

@@ -43,6 +43,22 @@ def test_a_variant_is_chosen_by_name_or_with_its_settings():
     assert phase.corruption == PerBatchCorruption(mode="noise")
 
 
+def test_settings_that_depend_on_each_other_come_in_any_order():
+    start = Phase(run=RunConfig(steps=1, batch_size=8))
+    together = ["run.accumulate=3", "run.batch_size=6"]
+    for settings in (together, together[::-1]):
+        run = apply_overrides(start, settings).run
+        assert (run.batch_size, run.accumulate) == (6, 3)
+    with pytest.raises(InputError, match="batch_size=8 does not split into accumulate=3"):
+        apply_overrides(start, together[:1])
+    assert start.run.accumulate == 1
+
+
+def test_a_contradiction_deep_inside_is_found():
+    with pytest.raises(InputError, match="updates=3"):
+        apply_overrides(Phase(), ["optim.schedule=Cosine", "optim.schedule.updates=3", "optim.schedule.warmup=5"])
+
+
 @pytest.mark.parametrize(
     "setting, message",
     [
