@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,20 +61,30 @@ class Report:
     rows: list[tuple[str, str]] = field(default_factory=list)
     failed: bool = False
 
-    def step(self, name: str, call: Callable[[], Found]) -> None:
-        """Run one step unless it is late, and no longer than the grace; keep its JSON and its line."""
+    def step(self, name: str, call: Callable[[], Found]) -> bool:
+        """Run one step unless it is late, and no longer than the grace; keep its JSON and its line.
+
+        Returns: whether it ran to its end. An error, out of memory say, is a failed check and costs no other step.
+        """
         if time.perf_counter() - self.began > self.limit_s:
             self.rows.append((name, f"left out: {self.limit_s:.0f} s were over"))
-            return
+            return False
         try:
             found, line, passed = call()
         except TimeoutError:
             self.rows.append((name, "stopped: out of time"))
-            return
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever it is, the table must not be lost
+            traceback.print_exc()
+            first_line = str(error).partition("\n")[0]
+            self.rows.append((name, f"FAILED with {type(error).__name__}: {first_line}"))
+            self.failed = True
+            return False
         (self.folder / f"{name.replace(' ', '-')}.json").write_text(json.dumps(found, indent=2) + "\n")
         self.rows.append((name, line))
         self.failed |= not passed
         print(f"[{time.perf_counter() - self.began:5.0f} s] {name}: {line}", file=sys.stderr)
+        return True
 
     def table(self) -> str:
         lines = ["| step | result |", "|---|---|", *(f"| {name} | {line} |" for name, line in self.rows)]
@@ -147,17 +158,21 @@ def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, 
     return result, line, True
 
 
-def with_half_vae(helios: Helios, scale: Scale) -> tuple[Helios, Found]:
-    """The same model with a VAE in bfloat16, and what that costs the pixels of one chunk."""
+def with_half_vae(helios: Helios) -> Helios:
+    """The same model with a VAE in bfloat16."""
     vae = HeliosVAE(copy.deepcopy(helios.vae.module).to(torch.bfloat16))
-    geometry, (height, width) = helios.info.geometry, scale.size
+    parts = {"transformer": helios.transformer, "encoder": helios.encoder, "device": helios.device}
+    return Helios(helios.info, vae=vae, **parts)
+
+
+def cost_of_half(exact: Helios, half: Helios, scale: Scale) -> Found:
+    """What a VAE in bfloat16 costs the pixels of one chunk."""
+    geometry, (height, width) = exact.info.geometry, scale.size
     shape = (1, geometry.latent_channels, geometry.chunk_latent_frames, *geometry.latent_size(height, width))
-    latents_BCTHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(helios.device)
-    exact, half = (model.decode(latents_BCTHW).float().cpu() for model in (helios.vae, vae))
-    psnr = float(10 * torch.log10(4.0 / (half - exact).square().mean()))
-    parts = {"transformer": helios.transformer, "vae": vae, "encoder": helios.encoder, "device": helios.device}
-    line = f"PSNR {psnr:.1f} dB to the float32 decode, on random weights"
-    return Helios(helios.info, **parts), ({"psnr_db": psnr}, line, psnr > 40)
+    latents_BCTHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(exact.device)
+    expected, found = (helios.vae.decode(latents_BCTHW).float().cpu() for helios in (exact, half))
+    psnr = float(10 * torch.log10(4.0 / (found - expected).square().mean()))
+    return {"psnr_db": psnr}, f"PSNR {psnr:.1f} dB to the float32 decode, on random weights", psnr > 40
 
 
 def long_run(helios: Helios, scale: Scale) -> Found:
@@ -173,14 +188,24 @@ def long_run(helios: Helios, scale: Scale) -> Found:
 
 def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
     """Speed of the released shape: exact first, then what was chosen beyond it."""
-    exact = Helios.from_info(synthetic_info(model), device=device)
-    half, cost = with_half_vae(exact, scale)
+    models: list[Helios] = []
+
+    def load() -> Found:
+        began = time.perf_counter()
+        models.append(Helios.from_info(synthetic_info(model), device=device))
+        models.append(with_half_vae(models[0]))
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds}, f"weights made in {seconds:.0f} s", True
+
+    if not report.step("load", load):
+        return
+    exact, half = models
 
     def step(name: str, helios: Helios, **how) -> None:
         report.step(name, lambda: speed(helios, scale, report.folder, name, **how))
 
     step("exact 1+1+1", exact, steps=1, against=("diffusers",))
-    report.step("bf16 decode", lambda: cost)
+    report.step("bf16 decode", lambda: cost_of_half(exact, half, scale))
     step("bf16 VAE 1+1+1", half, steps=1)
     report.step("long run", lambda: long_run(half, scale))
     step("exact 2+2+2", exact, steps=2, against=("diffusers",))
