@@ -17,9 +17,12 @@ _EXTRAS = {
     "modelscope": ("modelscope_hub",),
 }
 _UNPROVEN = (
-    "every accelerator path: CUDA, ROCm, MPS and Ascend NPU run the same code as the CPU, but were never run",
-    "compiled blocks, ahead-of-time packages and decoding beside the next chunk: proven on the CPU, off by default",
+    "all of it on CUDA, ROCm, MPS and Ascend NPU: no accelerator has run it; most of the code is what the CPU runs",
+    "what only accelerators take: their convolutions, pinned copies, a second stream (--ahead), cudnn, flash3 and flash4",
+    "blocks compiled while running (--accelerate compiled): tested with the eager backend only, not with the compiler",
+    "packages of helios compile: made by the real compiler and tested on the CPU, nowhere else",
     "the released 14B weights: the layout and the mathematics are tested, the weights were out of reach",
+    "Triton kernels, CUDA graphs and FP8 do not exist here",
 )
 
 

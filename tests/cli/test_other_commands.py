@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+import helios.ops.attention  # noqa: F401 - registers its backends
 from helios.cli.main import run
+from helios.ops.backends import backends
 
 SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--device", "cpu", "-q"]
 
@@ -35,6 +37,16 @@ def test_doctor_reports_without_failing(capsys):
     report = json.loads(capsys.readouterr().out)
     assert {"device", "host_memory", "container_limit", "h264_encoder", "extras", "unproven"} <= set(report)
     assert report["h264_encoder"] == "libx264"
+
+
+def test_doctor_does_not_claim_more_than_was_run(capsys):
+    assert run(["doctor", "--json"]) == 0
+    unproven = json.loads(capsys.readouterr().out)["unproven"]
+    only_there = next(line for line in unproven if line.startswith("what only accelerators take"))
+    kernels = set(backends("attention")) - {"reference", "sdpa"}
+    assert all(words in only_there for words in ("convolutions", "pinned copies", "second stream", *kernels))
+    assert any("eager backend only" in line for line in unproven)
+    assert any("Triton" in line and "do not exist" in line for line in unproven)
 
 
 @pytest.mark.parametrize(
