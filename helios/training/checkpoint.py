@@ -7,7 +7,6 @@
 Random numbers need no state: they are addressed by the step (:mod:`helios.training.seeds`).
 """
 
-import errno
 import json
 import logging
 import os
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helios.errors import InputError
-from helios.training.errors import TrainingError
+from helios.training.errors import TrainingError, writing
 from helios.training.parallel import Parallel, like, whole
 from helios.training.player import Player
 
@@ -77,6 +75,11 @@ class CheckpointFolder:
         """Where the checkpoint of a step is."""
         return self.folder / f"step-{step:08d}"
 
+    def last_good(self) -> str:
+        """What of the run is safe, for messages."""
+        steps = self.steps()
+        return f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no checkpoint yet"
+
     def best(self) -> dict[str, Any] | None:
         """``{"step": ..., "value": ...}`` of the best checkpoint by probe so far."""
         file = self.folder / "best.json"
@@ -118,36 +121,34 @@ class CheckpointFolder:
         return state
 
     def note_probe(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Remember a checkpoint whose probe is the best so far; ``step`` must have been saved."""
+        """Remember a checkpoint whose probe is the best so far; ``step`` must have been saved.
+
+        Raises: TrainingError when that cannot be written down.
+        """
         name = self.keep.best_by
         if name is None or name not in numbers:
             return
         best = self.best()
         if self.keep.better(numbers[name], best and best["value"]):
-            text = json.dumps({"step": step, "probe": name, "value": numbers[name]})
-            _replace_file(self.folder / "best.json", text)
+            file, text = self.folder / "best.json", json.dumps({"step": step, "probe": name, "value": numbers[name]})
+            with writing(file, self.last_good()):
+                replace_file(file, text)
 
     def _write(self, path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         unfinished = path.with_name(_UNFINISHED + path.name)
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
+            with writing(path, self.last_good()):
+                unfinished.mkdir(parents=True)
+                for kind, named in tensors.items():
+                    file = unfinished / f"{kind}.safetensors"
+                    save_file({key: value.contiguous() for key, value in named.items()}, file)
+                (unfinished / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+                _flush(unfinished)
+                shutil.rmtree(path, ignore_errors=True)
+                unfinished.rename(path)
+        finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            for kind, named in tensors.items():
-                save_file({key: value.contiguous() for key, value in named.items()}, unfinished / f"{kind}.safetensors")
-            (unfinished / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            _flush(unfinished)
-            shutil.rmtree(path, ignore_errors=True)
-            unfinished.rename(path)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise TrainingError(self._cannot_save(path, error)) from error
-
-    def _cannot_save(self, path: Path, error: Exception) -> str:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "code: 28" in str(error)
-        reason = "the disk is full" if full else str(error)
-        steps = self.steps()
-        good = f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no earlier checkpoint"
-        return f"cannot save {path}, {reason}; {good}: make room and start the same command again to go on from it"
 
     def _prune(self) -> None:
         steps, best = self.steps(), self.best()
@@ -231,7 +232,8 @@ def _flush(folder: Path) -> None:
             os.close(handle)
 
 
-def _replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file as a whole: readers see the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(_UNFINISHED + path.name)
     unfinished.write_text(text, encoding="utf-8")

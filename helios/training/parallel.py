@@ -134,7 +134,10 @@ def connect(kind: str) -> Parallel:
 
 
 def disconnect() -> None:
-    """End the process group, once every rank is done: one that leaves early aborts the others' last exchange."""
+    """End the process group, once every rank is done: one that leaves early aborts the others' last exchange.
+
+    A rank that failed must not call this: it would wait for ranks that wait for it.
+    """
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from helios.errors import InputError
 from helios.extras import load_extra
+from helios.training.checkpoint import replace_file
 
 logger = logging.getLogger(__name__)
 
-_METRICS = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 class RunRecord:
@@ -27,7 +28,7 @@ class RunRecord:
     def __init__(self, folder: Path, *, from_step: int = 0, plots: bool = True):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._file = folder / _METRICS
+        self._file = folder / METRICS
         self._forget(from_step)
         self._plots = plots
         self._board = _tensorboard(folder, from_step) if plots else None
@@ -42,17 +43,21 @@ class RunRecord:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Draw the curves and let TensorBoard's file go."""
-        if self._plots:
-            plot_curves(self.folder)
-        if self._board is not None:
-            self._board.close()
+        """Draw the curves and let TensorBoard's file go. A picture that cannot be written stops nothing."""
+        try:
+            if self._plots:
+                plot_curves(self.folder)
+            if self._board is not None:
+                self._board.close()
+        except OSError as error:
+            logger.warning("the curves of %s were not drawn: %s", self.folder, error)
 
     def _forget(self, from_step: int) -> None:
         if not self._file.is_file():
             return
-        kept = [line for line in self._file.read_text().splitlines() if _step_of(line) <= from_step]
-        self._file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        lines = [(line, _step_of(line)) for line in self._file.read_text().splitlines()]
+        kept = [line for line, step in lines if step is not None and step <= from_step]
+        replace_file(self._file, "".join(line + "\n" for line in kept))
 
 
 class NoRecord:
@@ -66,12 +71,12 @@ class NoRecord:
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Every curve of a run as (step, value) points."""
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    file = folder / _METRICS
+    file = folder / METRICS
     for line in file.read_text().splitlines() if file.is_file() else ():
-        numbers = json.loads(line)
-        step = numbers.pop("step")
-        for name, value in numbers.items():
-            curves[name].append((step, float(value)))
+        if (step := _step_of(line)) is not None:
+            for name, value in json.loads(line).items():
+                if name != "step":
+                    curves[name].append((step, float(value)))
     return dict(curves)
 
 
@@ -102,11 +107,12 @@ def plot_curves(folder: Path) -> Path | None:
     return path
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: str) -> int | None:
+    """None for a line that is cut off, as the last one of a killed run or on a full disk may be."""
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError):  # the last line of a killed run may be cut off
-        return 1 << 62
+    except (ValueError, KeyError):
+        return None
 
 
 def _tensorboard(folder: Path, from_step: int):

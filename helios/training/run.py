@@ -19,6 +19,7 @@ from helios.models.transformer.patches import init_memory_patches
 from helios.training.adapt import LoraTraining, merge, save_adapter
 from helios.training.build import Built, Workspace, build
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
+from helios.training.errors import writing
 from helios.training.methods.vae import set_latent_statistics
 from helios.training.parallel import Parallel, connect, disconnect, like
 from helios.training.phase import Phase, PretrainStage, VaeStage
@@ -63,22 +64,20 @@ def run_phase(
     """
     place, parallel = _place(device), connect(phase.parallel)
     space = Workspace(Path(workspace))
-    try:
-        built = build(phase, space, place, prepared=parallel.world > 1)
-        trainer = Trainer(
-            built.method,
-            built.dataset,
-            phase.run,
-            space.phase(phase.name),
-            settings=phase,
-            parallel=parallel,
-            probes=built.probes,
-            show=show,
-        )
-        result = trainer.run()
-        model = _export(phase, built, space, result, parallel) if result.finished else None
-    finally:
-        disconnect()
+    built = build(phase, space, place, prepared=parallel.world > 1)
+    trainer = Trainer(
+        built.method,
+        built.dataset,
+        phase.run,
+        space.phase(phase.name),
+        settings=phase,
+        parallel=parallel,
+        probes=built.probes,
+        show=show,
+    )
+    result = trainer.run()
+    model = _export(phase, built, space, result, parallel) if result.finished else None
+    disconnect()  # not on errors: the other ranks would never meet this one, and end with its process
     return PhaseResult(run=result, model=model)
 
 
@@ -103,9 +102,10 @@ def _export(phase: Phase, built: Built, space: Workspace, result: RunResult, par
     chosen = _chosen(space.phase(phase.name), phase, result)
     target = space.model(phase.name)
     load_trained(player.trainables, averaged_weights(chosen, player.name))
-    if isinstance(phase.training, LoraTraining) and built.student is not None and not phase.training.full:
-        save_adapter(built.student, space.phase(phase.name) / ADAPTER, phase.training.adapter)
-    export_model(phase, built, target)
+    with writing(target, f"what was trained is kept in {chosen}"):
+        if isinstance(phase.training, LoraTraining) and built.student is not None and not phase.training.full:
+            save_adapter(built.student, space.phase(phase.name) / ADAPTER, phase.training.adapter)
+        export_model(phase, built, target)
     logger.info("exported %s from %s", target, chosen)
     return target
 

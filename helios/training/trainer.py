@@ -21,13 +21,13 @@ from helios.errors import InputError
 from helios.training.checkpoint import CheckpointFolder, Keep
 from helios.training.clips import Dataset
 from helios.training.config import differences, save_config, to_plain
-from helios.training.errors import TrainingError
+from helios.training.errors import TrainingError, writing
 from helios.training.methods.base import Method
 from helios.training.optim import clip_gradients, gradient_norm
 from helios.training.order import BatchOrder
 from helios.training.parallel import OneDevice, Parallel
 from helios.training.player import Player
-from helios.training.record import NoRecord, RunRecord
+from helios.training.record import METRICS, NoRecord, RunRecord
 from helios.training.seeds import Draws
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Trainer:
         """Train until the last step or until the time is up.
 
         Raises: TrainingError when a loss or a gradient is not finite, when a trained tensor gets no gradient, or when
-            a checkpoint cannot be written; what was saved before stays.
+            a checkpoint or the curves cannot be written; what was saved before stays.
         """
         self._begin()
         record = self._record()
@@ -173,7 +173,12 @@ class Trainer:
     def _record(self) -> RunRecord | NoRecord:
         if self.parallel.rank != 0:
             return NoRecord()
-        return RunRecord(self.folder, from_step=self.step, plots=self.config.plots)
+        with writing(self.folder / METRICS, self.checkpoints.last_good()):
+            return RunRecord(self.folder, from_step=self.step, plots=self.config.plots)
+
+    def _note(self, record: RunRecord | NoRecord, numbers: Mapping[str, float]) -> None:
+        with writing(self.folder / METRICS, self.checkpoints.last_good()):
+            record.write(self.step, numbers)
 
     def _begin(self) -> None:
         for player in self.players.values():
@@ -186,8 +191,8 @@ class Trainer:
             self._without_gradient = {tuple(name) for name in state["without_gradient"]}
             self._compare(state)
         if self.parallel.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_config(self.settings, self.folder / "config.json")
+            with writing(self.folder / "config.json", self.checkpoints.last_good()):
+                save_config(self.settings, self.folder / "config.json")
 
     def _compare(self, state: dict[str, Any]) -> None:
         """The configuration of now holds; what differs from the checkpoint's is said, key by key."""
@@ -245,10 +250,8 @@ class Trainer:
         tensors = [n for n, p in player.trainables.items() if p.grad is not None and not _finite(p.grad)]
         where = f"{', '.join(broken) or 'gradient'} of the {player.name}"
         first = f", first in the gradient of {tensors[0]}" if tensors else ""
-        steps = self.checkpoints.steps()
-        good = self.checkpoints.path(steps[-1]) if steps else "none yet"
         raise TrainingError(
-            f"the {where} is not finite at step {self.step}{first}; the last good checkpoint is {good}: "
+            f"the {where} is not finite at step {self.step}{first}; {self.checkpoints.last_good()}: "
             "lower the learning rate or look at the clips of this batch"
         )
 
@@ -276,7 +279,7 @@ class Trainer:
             return
         means = {name: sum(values) / len(values) for name, values in self._since_report.items()}
         self._since_report.clear()
-        record.write(self.step, {**means, "seconds_per_step": clock.seconds_per_step})
+        self._note(record, {**means, "seconds_per_step": clock.seconds_per_step})
         progress = Progress(self.step, self.config.steps, clock.seconds_per_step, means)
         losses = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name.endswith("loss"))
         logger.info("step %d of %d, %s, %s left", self.step, self.config.steps, losses, _span(progress.seconds_left))
@@ -308,7 +311,7 @@ class Trainer:
                 stack.callback(player.module.train)
             for probe in self.probes:
                 numbers |= {f"probe/{name}": value for name, value in probe(self.step, folder).items()}
-        record.write(self.step, numbers)
+        self._note(record, numbers)
         if self.parallel.rank == 0:
             self.checkpoints.note_probe(self.step, numbers)
 

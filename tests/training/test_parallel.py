@@ -1,5 +1,7 @@
 """Two gloo ranks against one: the same weights after a few steps, in data parallelism and with split weights."""
 
+import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch.multiprocessing as mp
 
 from helios.errors import InputError
 from helios.training.adapt import FullTraining, LoraTraining
+from helios.training.build import Workspace
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
 from helios.training.corruption import PerLatentCorruption
 from helios.training.ema import Ema
@@ -20,10 +23,13 @@ from helios.training.optim import OptimConfig
 from helios.training.parallel import OneDevice, Replicated, Sharded, connect, disconnect
 from helios.training.player import Player
 from helios.training.record import read_curves
+from helios.training.run import run_phase
+from helios.training.toyworld import ToyWindows
 from helios.training.trainer import RunConfig, Trainer
 from tests.training.clips import GEOMETRY, clips
 from tests.training.methods.test_dmd import dmd
 from tests.training.models import HashedCaptions, transformer
+from tests.training.test_run import phase
 
 KINDS = {"one": OneDevice, "replicated": Replicated, "sharded": Sharded}
 
@@ -98,6 +104,28 @@ def test_a_run_goes_on_with_another_number_of_ranks(runs):
     """Two ranks with split weights for two steps, then one device: equal to one device all along."""
     for key, value in final(runs / "full-one").items():
         torch.testing.assert_close(final(runs / "regrown")[key], value, rtol=1e-3, atol=2e-5)
+
+
+def failing_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    os.environ["WORLD_SIZE"] = "2"
+    if rank == 1:
+        ToyWindows.__getitem__ = lambda self, index: windows_are_gone()
+    run_phase(phase("vae"), folder, device="cpu")
+
+
+def windows_are_gone():
+    raise InputError("the windows are gone")
+
+
+def test_a_rank_that_fails_alone_ends_the_run(tmp_path):
+    """It would wait for the others, which wait for its gradients, until the time limit of the exchange (30 minutes)."""
+    Workspace(tmp_path).start(phase("vae").start)
+    begun = time.monotonic()
+    with pytest.raises((mp.ProcessRaisedException, mp.ProcessExitedException), match="the windows are gone|process 0"):
+        mp.spawn(failing_worker, args=(str(tmp_path),), nprocs=2)
+    assert time.monotonic() - begun < 120
 
 
 def test_outside_of_torchrun_there_is_one_device(monkeypatch):

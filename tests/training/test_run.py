@@ -1,5 +1,6 @@
 """Every phase of a recipe, on a model so small that all of them together take seconds."""
 
+import errno
 from dataclasses import replace
 from functools import cache
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from helios.checkpoints import Variant, inspect, load_transformer
+from helios.checkpoints import Variant, export, inspect, load_transformer
 from helios.errors import InputError
 from helios.training.adapt import LoraTraining
 from helios.training.build import Workspace
 from helios.training.config import apply_overrides
 from helios.training.encode import EncodeSettings
+from helios.training.errors import TrainingError
 from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch
 from helios.training.record import read_curves
 from helios.training.run import ADAPTER, run_phase
@@ -165,6 +167,19 @@ def test_a_lora_phase_exports_an_adapter_and_a_merged_model_that_agree(workspace
         outputs = [m.velocity(x, t, m.encode_text(text, keys=False), None) for m in (merged, adapted)]
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
     assert not torch.equal(merged.proj_out.weight, plain)
+
+
+def test_a_full_disk_under_the_export_keeps_the_checkpoint_and_the_earlier_export(workspace, monkeypatch):
+    file = workspace / "stage1_init" / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
+    before = file.read_bytes()
+
+    def full(folder, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "save_transformer", full)
+    with pytest.raises(TrainingError, match=r"stage1_init/model, the disk is full; what .* in .*step-00000002"):
+        run_phase(phase("stage1_init"), workspace, device="cpu")
+    assert file.read_bytes() == before
 
 
 def test_a_phase_before_its_start_is_refused(tmp_path):

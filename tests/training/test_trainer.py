@@ -7,10 +7,11 @@ import torch
 
 from helios.errors import InputError
 from helios.training import checkpoint as checkpoint_module
+from helios.training import record as record_module
 from helios.training.checkpoint import Keep
 from helios.training.ema import Ema
 from helios.training.errors import TrainingError
-from helios.training.record import read_curves
+from helios.training.record import METRICS, RunRecord, read_curves
 from helios.training.trainer import RunConfig, Trainer
 from tests.training.line import LineMethod, Points
 
@@ -144,6 +145,35 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004"]
     monkeypatch.setattr(checkpoint_module, "save_file", write)
     assert same(train(tmp_path), train(tmp_path / "whole"))
+
+
+def test_a_full_disk_under_the_curves_says_what_is_kept(tmp_path, monkeypatch):
+    whole, write = train(tmp_path / "whole"), RunRecord.write
+
+    def full(self, step, numbers):
+        if step == 6:
+            with (self.folder / METRICS).open("a") as stream:
+                stream.write('{"step": 6, "lo')
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, step, numbers)
+
+    monkeypatch.setattr(RunRecord, "write", full)
+    with pytest.raises(TrainingError, match=r"metrics.jsonl, the disk is full; .*step-00000004: make room"):
+        train(tmp_path / "run", config(plots=True))
+    assert [step for step, _ in read_curves(tmp_path / "run")["line/loss"]] == [1, 2, 3, 4, 5]
+    monkeypatch.setattr(RunRecord, "write", write)
+    assert same(train(tmp_path / "run"), whole)
+    assert [step for step, _ in read_curves(tmp_path / "run")["line/loss"]] == list(range(1, 13))
+
+
+def test_curves_that_cannot_be_drawn_do_not_hide_why_a_run_stopped(tmp_path, monkeypatch, caplog):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record_module, "plot_curves", full)
+    with pytest.raises(TrainingError, match="not finite at step 2, .*; there is no checkpoint yet"):
+        train(tmp_path, config(plots=True), bad_step=2)
+    assert "were not drawn" in caplog.text
 
 
 def test_a_half_written_checkpoint_is_not_one(tmp_path):

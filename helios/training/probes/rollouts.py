@@ -17,6 +17,7 @@ from helios.models.vae import HeliosVAE
 from helios.noise import AddressedNoise
 from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import ConstantText, RolloutState, rollout, start_state
+from helios.training.errors import writing
 from helios.training.network import Network
 from helios.training.probes.statistics import VideoStatistics, average, video_statistics
 from helios.training.text import Captions
@@ -70,7 +71,8 @@ class Rollouts:
         statistics = [video_statistics(video, frames) for video in videos]
         numbers = average(statistics) | self._judged(videos)
         if folder is not None:
-            self._write(folder, videos, statistics, latents)
+            with writing(folder, "the run's checkpoints are kept"):
+                self._write(folder, videos, statistics, latents)
         return {f"{self.name}/{key}": value for key, value in numbers.items()}
 
     @torch.no_grad()
