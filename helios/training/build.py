@@ -224,12 +224,19 @@ class _Builder:
             raise InputError(f"{teacher.path} is {teacher.variant}: the teacher of distillation is a Base model")
         base = self._transformer(teacher)
         scores, critic_module, trainables = self._scores(base, stage.critic)
-        adversary = self._adversary(scores.fake)
+        adversary, first_steps = self._adversary(scores.fake), {}
         if isinstance(adversary, Adversary):
-            trainables = {f"score.{name}": p for name, p in trainables.items()}
-            trainables |= {f"heads.{name}": p for name, p in adversary.discriminator.named_parameters()}
+            heads = {f"heads.{name}": p for name, p in adversary.discriminator.named_parameters()}
+            trainables = {f"score.{name}": p for name, p in trainables.items()} | heads
             critic_module = nn.ModuleDict({"score": critic_module, "heads": adversary.discriminator})
-        critic = Player(name=CRITIC, module=critic_module, trainables=trainables, optim=stage.critic_optim)
+            first_steps = dict.fromkeys(heads, adversary.config.start)
+        critic = Player(
+            name=CRITIC,
+            module=critic_module,
+            trainables=trainables,
+            optim=stage.critic_optim,
+            first_steps=first_steps,
+        )
         turns = OneAtATime([model, scores.fake.module], self.device) if stage.one_at_a_time else None
         plan = student_plan(self.info, stage.student)
         method = Dmd(player, critic, network, scores, captions, plan, stage.config, adversary, turns)

@@ -367,6 +367,11 @@ class Phase:
     def _check_distillation(self, stage: DmdStage) -> None:
         if stage.one_at_a_time and not self.recompute:
             raise InputError(f"{self.name}: one_at_a_time moves weights while a graph waits: set recompute=true")
+        if isinstance(stage.adversary, Heads) and stage.adversary.weights.start >= self.run.steps:
+            raise InputError(
+                f"{self.name}: the adversary begins at step {stage.adversary.weights.start} of {self.run.steps}: lower "
+                "stage.adversary.weights.start, or set stage.adversary=NoAdversary"
+            )
         if self.parallel == "sharded" and stage.student.amplify_first_chunk:
             raise InputError(
                 f"{self.name}: with amplify_first_chunk ranks take different numbers of steps, which split weights "

@@ -1,5 +1,6 @@
 """A network in training: its module, what of it is trained, how, and its moving average."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ class Player:
         trainables: the parameters that are trained, by their name in the module.
         optim: their optimiser.
         ema: moving average of them.
+        first_steps: of trainables that no loss reaches before a later step: that step.
     Attributes:
         updates: optimiser updates so far.
     """
@@ -30,6 +32,7 @@ class Player:
     trainables: dict[str, nn.Parameter]
     optim: AnyOptim
     ema: Ema | NoEma = NoEma()
+    first_steps: Mapping[str, int] = field(default_factory=dict)
     updates: int = 0
     optimizer: torch.optim.Optimizer | None = field(default=None, repr=False)
     average: MovingAverage | None = field(default=None, repr=False)

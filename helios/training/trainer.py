@@ -47,7 +47,8 @@ class RunConfig:
         log_every: steps between lines in the log and points of the curves.
         keep: which checkpoints stay.
         max_minutes: stop after this long, with a checkpoint; the same command goes on later. None for no limit.
-        gradient_check_steps: by then every trained tensor must have had a gradient, or the run stops.
+        gradient_check_steps: in so many steps every trained tensor must have had a gradient, or the run stops; counted
+            from the step at which its loss begins.
         plots: write TensorBoard events and a picture of the curves beside ``metrics.jsonl``.
     """
 
@@ -206,8 +207,7 @@ class Trainer:
         for name in self.method.turns(self.step):
             numbers |= {f"{name}/{key}": value for key, value in self._turn(self.players[name]).items()}
         self.step += 1
-        if self.step == self.config.gradient_check_steps:
-            self._check_gradients()
+        self._check_gradients()
         return numbers
 
     def _turn(self, player: Player) -> dict[str, float]:
@@ -264,12 +264,17 @@ class Trainer:
                 self._without_gradient.discard((player.name, name))
 
     def _check_gradients(self) -> None:
-        if self._without_gradient:
-            names = sorted("/".join(name) for name in self._without_gradient)
+        steps = self.config.gradient_check_steps
+        late = [key for key in self._without_gradient if self.step == self._first_step(*key) + steps]
+        if late:
+            names = sorted("/".join(key) for key in late)
             raise TrainingError(
-                f"{len(names)} trained tensor(s) got no gradient in {self.step} steps, such as {names[0]}: "
+                f"{len(names)} trained tensor(s) got no gradient in {steps} steps, such as {names[0]}: "
                 "leave them out of what is trained, or find out why the loss does not reach them"
             )
+
+    def _first_step(self, player: str, tensor: str) -> int:
+        return self.players[player].first_steps.get(tensor, 0)
 
     def _report(self, record: RunRecord | NoRecord, clock: "_Clock", numbers: dict[str, float]) -> None:
         """Means over the steps since the last report."""

@@ -11,7 +11,7 @@ import torch
 from helios.checkpoints import Variant, export, inspect, load_transformer
 from helios.errors import InputError
 from helios.training.adapt import LoraTraining
-from helios.training.build import Workspace
+from helios.training.build import Workspace, build
 from helios.training.config import apply_overrides
 from helios.training.encode import EncodeSettings
 from helios.training.errors import TrainingError
@@ -197,6 +197,18 @@ def test_taps_beyond_the_model_are_refused(workspace):
     wrong = apply_overrides(replace(phase("gan"), name="other"), ["stage.adversary.taps=5"])
     with pytest.raises(InputError, match="read blocks that a model of 2 does not have"):
         run_phase(wrong, workspace, device="cpu")
+
+
+def test_heads_are_not_missed_before_their_loss_begins(workspace):
+    adapter = LoraTraining(rank=2, patches=(), full=())
+    run = replace(RUN, steps=7, save_every=7, gradient_check_steps=3)
+    late = replace(phase("gan"), name="late", training=adapter, run=run)
+    late = replace(late, stage=replace(late.stage, critic=adapter))
+    late = apply_overrides(late, ["stage.adversary.weights.start=4", "stage.config.student_every=1"])
+    assert run_phase(late, workspace, device="cpu").run.finished
+    critic = build(late, Workspace(workspace), torch.device("cpu")).method.players[1]
+    assert {name.partition(".")[0] for name in critic.first_steps} == {"heads"}
+    assert set(critic.first_steps.values()) == {4}
 
 
 def test_a_start_can_be_any_checkpoint(workspace, tmp_path):

@@ -101,6 +101,19 @@ def test_a_tensor_that_never_gets_a_gradient_is_named(tmp_path):
         train(tmp_path, config(gradient_check_steps=3), unused=True)
 
 
+@pytest.mark.parametrize("first, found_at", [(0, 3), (6, 9), (20, None)])
+def test_a_tensor_whose_loss_begins_later_is_waited_for(tmp_path, first, found_at):
+    method = LineMethod(unused=True)
+    method.players[0].first_steps = {"unused": first}
+    trainer = Trainer(method, Points(), config(gradient_check_steps=3), tmp_path)
+    if found_at is None:
+        assert trainer.run().finished
+    else:
+        with pytest.raises(TrainingError, match="got no gradient in 3 steps, such as line/unused"):
+            trainer.run()
+        assert trainer.step == found_at
+
+
 def test_every_trained_tensor_is_in_the_checkpoint(tmp_path):
     from safetensors.torch import load_file
 
