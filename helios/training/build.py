@@ -148,6 +148,7 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.info = inspect(self.workspace.start(self.phase.start))
+        _check_start(self.phase, self.info)
         self.variant: Variant = self.phase.stage.variant
         self.geometry = geometry_for(self.info, self.variant)
 
@@ -461,6 +462,15 @@ def prompts_of(data: PromptPairs) -> list[str]:
     if len(lines) < data.count:
         raise InputError(f"{data.prompts} has {len(lines)} prompts, {data.count} are wanted: add some or lower count")
     return lines[: data.count]
+
+
+def _check_start(phase: Phase, info: CheckpointInfo) -> None:
+    if info.variant not in phase.stage.starts_from:
+        wanted = " or ".join(phase.stage.starts_from)
+        raise InputError(
+            f"{info.path} is a checkpoint of another stage: it is {info.variant}, and {phase.name} "
+            f"({type(phase.stage).__name__}) starts from {wanted}; set start to such a one"
+        )
 
 
 def own_parameters(module: nn.Module) -> None:

@@ -158,6 +158,7 @@ class VaeStage:
     measured: int = 256
 
     variant = Variant.BASE
+    starts_from = (Variant.BASE,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ class PretrainStage:
     coarse: float = 0.0
 
     variant = Variant.BASE
+    starts_from = (Variant.BASE,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,7 @@ class AdaptStage:
     coarse: float = 0.0
 
     variant = Variant.BASE
+    starts_from = (Variant.BASE,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +203,7 @@ class PyramidStage:
     draws: PyramidDraws | OneLevel = PyramidDraws()
 
     variant = Variant.MID
+    starts_from = (Variant.BASE, Variant.MID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +233,7 @@ class OdeStage:
     student: StudentSampling = StudentSampling()
 
     variant = Variant.DISTILLED
+    starts_from = (Variant.MID, Variant.DISTILLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,8 +274,10 @@ class DmdStage:
     one_at_a_time: bool = False
 
     variant = Variant.DISTILLED
+    starts_from = (Variant.MID, Variant.DISTILLED)
 
 
+# Each names the variant that it exports and those that it can start from.
 Stage = VaeStage | PretrainStage | AdaptStage | PyramidStage | OdeStage | DmdStage
 
 

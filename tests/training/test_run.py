@@ -193,6 +193,27 @@ def test_a_teacher_that_is_not_base_is_refused(workspace):
         run_phase(wrong, workspace, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "name, start, wanted",
+    [
+        ("stage1_init", "stage2_init", "it is mid, and other .AdaptStage. starts from base;"),
+        ("stage2_init", "ode", "it is distilled, and other .PyramidStage. starts from base or mid;"),
+        ("ode", "stage1_init", "it is base, and other .OdeStage. starts from mid or distilled;"),
+        ("gan", "stage1_init", "it is base, and other .DmdStage. starts from mid or distilled;"),
+    ],
+)
+def test_a_checkpoint_of_another_stage_is_refused(workspace, name, start, wanted):
+    wrong = replace(phase(name), name="other", start=After(phase=start))
+    with pytest.raises(InputError, match=f"{start}/model is a checkpoint of another stage: {wanted}"):
+        run_phase(wrong, workspace, device="cpu")
+
+
+@pytest.mark.parametrize("name, start", [("stage2_init", "stage2_init"), ("ode", "ode"), ("dmd", "stage2_init")])
+def test_a_stage_goes_on_from_its_own_kind_and_the_one_before(workspace, name, start):
+    again = replace(phase(name), name="again", start=After(phase=start), probes=NoProbes())
+    build(again, Workspace(workspace), torch.device("cpu"))
+
+
 def test_taps_beyond_the_model_are_refused(workspace):
     wrong = apply_overrides(replace(phase("gan"), name="other"), ["stage.adversary.taps=5"])
     with pytest.raises(InputError, match="read blocks that a model of 2 does not have"):
