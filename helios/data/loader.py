@@ -113,6 +113,10 @@ class PreparedClips:
         """(chunks, height, width in pixels) of every clip; equal buckets have equal shapes. Opens no file."""
         return [(piece.chunks, piece.record["height"], piece.record["width"]) for piece in self._pieces]
 
+    def captions(self) -> tuple[str, ...]:
+        """Every wording of every clip. Opens no file."""
+        return tuple(self.index["captions"])
+
     def _states(self, place: int) -> Tensor:
         return self._files.tensor(self._text_file(place), caption_name(self.index["captions"][place]))
 

@@ -218,6 +218,7 @@ class _Builder:
     def _dmd(self) -> Built:
         stage, phase = self.phase.stage, self.phase
         model, captions = self._transformer(self.info), self._captions()
+        captions.check([stage.config.negative])
         player = self._player(model, phase.training.attach(model), name=STUDENT)
         network = Network(module=model, precision=phase.precision, works_on=self.device)
         teacher = inspect(self.workspace.start(stage.teacher))
@@ -290,14 +291,7 @@ class _Builder:
     def _captions(self, encoder: nn.Module | None = None) -> Captions:
         text = self.phase.text
         if not isinstance(text, EncodedText):
-            prompts = load_prompt_encoder(self.info, self.device, torch.float32)
-
-            def encode(texts: Sequence[str]) -> torch.Tensor:
-                states = prompts.encode(list(texts)).float()
-                prompts.release()
-                return states
-
-            return StoredCaptions(prompts.max_tokens, encode)
+            return StoredCaptions(load_prompt_encoder(self.info, self.device, torch.float32))
         tokenizer = load_tokenizer(self.info.path / "tokenizer")
         return EncodedCaptions(
             tokenizer=tokenizer,
@@ -307,12 +301,15 @@ class _Builder:
             dropout=text.dropout,
         )
 
-    def _clips(self) -> Dataset:
-        data = self.phase.data
+    def _clips(self, captions: Captions) -> Dataset:
+        data, stored = self.phase.data, not isinstance(self.phase.text, EncodedText)
         if isinstance(data, PreparedData):
-            stored = not isinstance(self.phase.text, EncodedText)
-            return PreparedClips(self.workspace.data(data.folder), self.info, chunks=data.chunks, text=stored)
-        return self._toy_latents(data)
+            clips = PreparedClips(self.workspace.data(data.folder), self.info, chunks=data.chunks, text=stored)
+        else:
+            clips = self._toy_latents(data)
+        if not stored:  # stored states were checked when they were made
+            captions.check(clips.captions())
+        return clips
 
     def _toy_latents(self, data: ToyLatents) -> EncodedClips:
         folder = self.workspace.data(data.folder)
@@ -329,7 +326,8 @@ class _Builder:
 
     def _pairs(self, network: Network, captions: Captions, plan) -> OdePairs:
         data: PromptPairs = self.phase.data
-        folder = self.workspace.data(data.folder)
+        folder, prompts = self.workspace.data(data.folder), prompts_of(data)
+        captions.check([*prompts, data.negative])
         if not self.prepared:
             settings = PairSettings(
                 steps=data.steps,
@@ -342,15 +340,16 @@ class _Builder:
             network.module.eval()
             record = partial(record_pairs, network, plan, captions, settings=settings, device=self.device)
             stored = not isinstance(self.phase.text, EncodedText)
-            write_pairs(
-                folder,
-                prompts_of(data),
-                record,
-                batch=data.batch,
-                seed=data.seed,
-                store_text=stored,
-                show=_say("trajectories recorded"),
-            )
+            with captions.at_hand():
+                write_pairs(
+                    folder,
+                    prompts,
+                    record,
+                    batch=data.batch,
+                    seed=data.seed,
+                    store_text=stored,
+                    show=_say("trajectories recorded"),
+                )
             network.module.train()
         return OdePairs(folder)
 
@@ -365,7 +364,7 @@ class _Builder:
         text_encoder: nn.Module | None = None,
         with_history: bool = True,
     ) -> Built:
-        dataset = dataset or self._clips()
+        dataset = dataset or self._clips(captions)
         probes, held_out = self._probes(network, captions, dataset, with_history)
         return Built(
             method=method,
@@ -386,12 +385,14 @@ class _Builder:
         student = getattr(stage, "student", None)
         plan = probe_plan(self.info, self.variant, steps=settings.steps, guidance=settings.guidance, student=student)
         toy = ToyPrompts(count=settings.count)
+        prompts = settings.prompts or toy.prompts()
+        captions.check([*prompts, settings.negative])
         rolled = Rollouts(
             network=network,
             captions=captions,
             plan=plan,
             vae=load_vae(self.info, self.device),
-            prompts=settings.prompts or toy.prompts(),
+            prompts=prompts,
             chunks=settings.chunks if with_history else 1,
             negative=settings.negative,
             judge=None if settings.prompts else toy.judge,

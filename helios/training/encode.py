@@ -8,7 +8,7 @@ C channels, F pixel frames, T latent frames (9 per chunk), H W latent height and
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -151,6 +151,13 @@ class EncodedClips:
     def buckets(self) -> list[object]:
         """All clips have one size."""
         return [0] * len(self._places)
+
+    def captions(self) -> Iterator[str]:
+        """Every wording of every clip; latents are not read."""
+        for text in (text for texts in self._texts for text in texts):
+            yield from text["captions"]
+            for words in text["script"] or ():
+                yield from words
 
 
 def _encode(

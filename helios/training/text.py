@@ -3,7 +3,8 @@
 B batch, S text tokens (padded), E width of the text encoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from helios.errors import InputError
-from helios.models.text_encoder import clean_prompt
+from helios.models.text_encoder import PromptEncoder, clean_prompt
 from helios.training.clips import LatentClip, wordings
 from helios.training.network import Float32, Precision
 from helios.training.seeds import Draws, Purpose
+
+_SHOWN = 120
 
 
 class Captions(Protocol):
@@ -32,18 +35,30 @@ class Captions(Protocol):
         """[B, S, E] of given prompts, such as the negative one; without gradients."""
         ...
 
+    def check(self, prompts: Iterable[str]) -> None:
+        """Raises: InputError when one of them is longer than the text encoder reads. Needs no weights."""
+        ...
 
-@dataclass(frozen=True)
+    def at_hand(self) -> AbstractContextManager[None]:
+        """Around many calls of :meth:`encode_prompts`: the text encoder stays in memory between them."""
+        ...
+
+
+@dataclass
 class StoredCaptions:
     """The states that the data set holds, computed once beforehand; the text encoder is not in memory.
 
     Args:
-        tokens: S.
-        prompts: encodes the few prompts that are not in the data (negative prompt, probes).
+        encoder: encodes the few prompts that are not in the data (negative prompt, probes), and is released after.
     """
 
-    tokens: int
-    prompts: Callable[[Sequence[str]], Tensor]
+    encoder: PromptEncoder
+    _held: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """S."""
+        return self.encoder.max_tokens
 
     def encode(self, clips: Sequence[LatentClip], draws: Draws, chunks: Sequence[int] | None = None) -> Tensor:
         """See :class:`Captions`.
@@ -58,7 +73,24 @@ class StoredCaptions:
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """See :class:`Captions`."""
-        return self.prompts(prompts)
+        with self.at_hand():
+            return self.encoder.encode(list(prompts)).float()
+
+    def check(self, prompts: Iterable[str]) -> None:
+        """See :class:`Captions`."""
+        for prompt in dict.fromkeys(prompts):
+            token_ids(self.encoder.tokenizer, prompt, self.tokens)
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """See :class:`Captions`. The outermost block releases the encoder."""
+        held, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = held
+            if not held:
+                self.encoder.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +127,15 @@ class EncodedCaptions:
         """See :class:`Captions`."""
         return self._run(prompts)
 
+    def check(self, prompts: Iterable[str]) -> None:
+        """See :class:`Captions`."""
+        for prompt in prompts:
+            self._tokenize(prompt)
+
+    def at_hand(self) -> AbstractContextManager[None]:
+        """See :class:`Captions`. This encoder never leaves."""
+        return nullcontext()
+
     def _run(self, prompts: Sequence[str]) -> Tensor:
         """The longest caption sets the width that is computed; the rest of S is zeros, as the padding is in sampling."""
         rows = [self._tokenize(prompt) for prompt in prompts]
@@ -111,11 +152,17 @@ class EncodedCaptions:
 
     def _tokenize(self, prompt: str) -> list[int]:
         if prompt not in self._ids:
-            ids = self.tokenizer(clean_prompt(prompt), add_special_tokens=True).input_ids
-            if len(ids) > self.tokens:
-                raise InputError(
-                    f"a caption has {len(ids)} tokens and training reads {self.tokens}: shorten {prompt[:40]!r} "
-                    "or raise the number of text tokens"
-                )
-            self._ids[prompt] = ids
+            self._ids[prompt] = token_ids(self.tokenizer, prompt, self.tokens)
         return self._ids[prompt]
+
+
+def token_ids(tokenizer: Any, prompt: str, limit: int) -> list[int]:
+    """Tokens of a caption or another prompt, its end mark included.
+
+    Raises: InputError when there are more than ``limit``.
+    """
+    ids = tokenizer(clean_prompt(prompt), add_special_tokens=True).input_ids
+    if len(ids) > limit:
+        said = prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}..."
+        raise InputError(f"a caption has {len(ids)} tokens and the text encoder reads {limit}: shorten {said!r}")
+    return ids

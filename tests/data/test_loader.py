@@ -101,7 +101,7 @@ def test_training_reads_them(data, model):
                 assert torch.equal(past.anchor_BCTHW[row, :, 0], item.stills_TCHW[2 * chunk - 2])
                 assert torch.equal(past.window_BCTHW[row, :, -1], item.stills_TCHW[2 * chunk - 1])
         seen |= set(sample.chunks)
-        text = StoredCaptions(tokens=512, prompts=lambda prompts: None).encode(items, draws)
+        text = StoredCaptions(model.encoder).encode(items, draws)
         assert torch.equal(text.bfloat16(), model.encoder.encode([item.captions[0] for item in items]).bfloat16())
     assert seen == {0, 1}
 

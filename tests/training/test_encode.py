@@ -35,6 +35,7 @@ def test_clips_come_back_as_the_vae_encodes_them(tmp_path, monkeypatch):
     clip = data[3]
     assert clip.captions == ("number 3", "clip 3") and clip.script is None
     assert data[2].script == (("one",), ("two",))
+    assert list(data.captions())[4:8] == ["number 2", "clip 2", "one", "two"]
     assert clip.latents_CTHW.shape == (4, 18, 4, 4) and clip.chunks(GEOMETRY) == 2
     frames = draw(3).frames_FHWC
     means = torch.cat([model.encode(to_signed(w[None]))[0] for w in frames.split(33)], dim=1)

@@ -1,6 +1,7 @@
 """Every phase of a recipe, on a model so small that all of them together take seconds."""
 
 import errno
+import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from helios.checkpoints import Variant, export, inspect, load_transformer
+from helios.checkpoints import Variant, export, inspect, load, load_transformer
 from helios.errors import InputError
 from helios.training.adapt import LoraTraining
 from helios.training.build import Workspace, build
 from helios.training.config import apply_overrides
 from helios.training.encode import EncodeSettings
 from helios.training.errors import TrainingError
-from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch
+from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch, StoredText
 from helios.training.record import read_curves
 from helios.training.run import ADAPTER, run_phase
 from helios.training.start import SmallModel, SmallText, SmallTransformer, SmallVae
@@ -212,6 +213,25 @@ def test_a_checkpoint_of_another_stage_is_refused(workspace, name, start, wanted
 def test_a_stage_goes_on_from_its_own_kind_and_the_one_before(workspace, name, start):
     again = replace(phase(name), name="again", start=After(phase=start), probes=NoProbes())
     build(again, Workspace(workspace), torch.device("cpu"))
+
+
+def test_the_text_encoder_is_loaded_once_for_a_recording(workspace, monkeypatch):
+    loads, real = [], load.load_text_encoder
+    monkeypatch.setattr(load, "load_text_encoder", lambda *arguments: loads.append(1) or real(*arguments))
+    stored = replace(phase("ode"), name="stored", text=StoredText())
+    stored = apply_overrides(stored, ["data.folder=pairs-stored", "data.batch=1"])
+    data = build(stored, Workspace(workspace), torch.device("cpu")).dataset
+    assert len(data) == 2 and data[0].texts_SE is not None and loads == [1]
+
+
+@pytest.mark.parametrize("name", ["stage1_init", "ode"])
+def test_a_caption_that_is_too_long_is_found_before_the_first_step(workspace, tmp_path, name):
+    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
+    before = phase(name).start.phase
+    settings = tmp_path / before / "model" / "tokenizer" / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace('"model_max_length": 64', '"model_max_length": 4'))
+    with pytest.raises(InputError, match=r"a caption has \d+ tokens and the text encoder reads 4: shorten '"):
+        build(replace(phase(name), name="other"), Workspace(tmp_path), torch.device("cpu"))
 
 
 def test_taps_beyond_the_model_are_refused(workspace):

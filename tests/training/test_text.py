@@ -12,9 +12,49 @@ def clip(*captions: str, **kwargs) -> LatentClip:
     return LatentClip(latents_CTHW=torch.zeros(4, 18, 8, 8), captions=captions or ("a",), **kwargs)
 
 
+class Loading:
+    """Stands in for a prompt encoder and counts how often its weights are loaded."""
+
+    def __init__(self, max_tokens: int):
+        self.tokenizer, self.max_tokens, self.loaded, self.loads = Letters(), max_tokens, False, 0
+
+    def encode(self, prompts):
+        self.loads += not self.loaded
+        self.loaded = True
+        return torch.zeros(len(prompts), self.max_tokens, 6, dtype=torch.float16)
+
+    def release(self):
+        self.loaded = False
+
+
+def test_the_text_encoder_comes_for_a_call_or_stays_for_a_block():
+    encoder = Loading(5)
+    captions = StoredCaptions(encoder)
+    assert captions.encode_prompts(["a", "b"]).dtype == torch.float32
+    assert encoder.loads == 1 and not encoder.loaded
+    with captions.at_hand():
+        for _ in range(3):
+            captions.encode_prompts(["a"])
+            assert encoder.loaded
+    assert encoder.loads == 2 and not encoder.loaded
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [StoredCaptions(Loading(8)), EncodedCaptions(tokenizer=Letters(), encoder=text_encoder(), tokens=8)],
+    ids=["stored", "encoded"],
+)
+def test_a_caption_that_is_too_long_is_named_with_its_length(captions):
+    captions.check(["short", "", "seven 7"])
+    with pytest.raises(InputError, match="has 9 tokens and the text encoder reads 8: shorten 'eight  &amp;8'"):
+        captions.check(["short", "eight  &amp;8"])
+    with pytest.raises(InputError, match=r"has 201 tokens .* shorten 'x{120}\.\.\.'"):
+        captions.check(["x" * 200])
+
+
 def test_stored_states_are_padded_with_zeros_and_every_wording_is_used():
     texts = (torch.ones(3, 6), torch.full((2, 6), 2.0))
-    captions = StoredCaptions(5, lambda prompts: torch.zeros(len(prompts), 5, 6))
+    captions = StoredCaptions(Loading(5))
     states = captions.encode([clip("a", "b", texts_SE=texts)] * 20, Draws(0, 0, tuple(range(20))))
     assert states.shape == (20, 5, 6)
     assert {tuple(row[:, 0].tolist()) for row in states} == {(1, 1, 1, 0, 0), (2, 2, 0, 0, 0)}
