@@ -9,7 +9,7 @@ from pathlib import Path
 from helios.checkpoints import Variant, inspect
 from helios.checkpoints.embedded import EMBEDDED, write_embedded
 from helios.errors import InputError
-from helios.training.build import Workspace
+from helios.training.workspace import Workspace
 
 _EXPORTS = {
     Variant.BASE: ("stage1_post",),

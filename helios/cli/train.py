@@ -43,13 +43,20 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print settings, parameters, memory, disk and data needed; then stop.")
     ] = False,
+    prepare_only: Annotated[
+        bool,
+        typer.Option(
+            "--prepare-only", help="Make one phase's start, latents or pairs and train nothing: for torchrun."
+        ),
+    ] = False,
     devices: Annotated[int, typer.Option("--devices", help="With --dry-run: how many share the batch.")] = 1,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train: pretraining, the three stages, a fine-tune. Killed at any moment, the same command goes on.
 
-    A phase that is finished is not repeated. Under `torchrun` give one phase, not a whole module.
+    A phase that is finished is not repeated. Under `torchrun` give one phase, not a whole module, and
+    run it once with `--prepare-only` first, without `torchrun`.
 
     Examples: `helios train toy --dry-run`, `helios train toy.vae -w runs/toy --minutes 30`,
     `helios train toy.stage1_init --set run.steps=500 --set optim.lr=0.01`
@@ -59,6 +66,8 @@ def train(
     if recipe is None:
         _list(as_json)
         return
+    if dry_run and prepare_only:
+        raise InputError("--dry-run makes nothing and --prepare-only does: pass one of them")
     names = recipes.find_all(recipe)
     if settings and len(names) > 1:
         raise InputError(f"--set changes one phase and {recipe} has {len(names)}: name one, such as {names[0]}")
@@ -70,6 +79,9 @@ def train(
         return
     if threads is not None:
         _use_threads(threads)
+    if prepare_only:
+        _prepare(phases, folder, device=device, quiet=quiet, as_json=as_json)
+        return
     for phase in phases:
         if not _run(phase, folder, device=device, quiet=quiet, as_json=as_json):
             return
@@ -124,6 +136,17 @@ def _run(phase: "Phase", folder: Path, *, device: str, quiet: bool, as_json: boo
     else:
         typer.echo(f"{phase.name}: stopped at step {result.run.step} of {phase.run.steps}; the same command goes on")
     return result.run.finished
+
+
+def _prepare(phases: "list[Phase]", folder: Path, *, device: str, quiet: bool, as_json: bool) -> None:
+    from helios.training.run import prepare_phase
+
+    if len(phases) > 1:
+        raise InputError(f"--prepare-only prepares one phase and this recipe has {len(phases)}: name one of them")
+    (phase,) = phases
+    with _progress(phase.name, quiet=quiet):
+        made = [str(path) for path in prepare_phase(phase, folder, device=device)]
+    typer.echo(json.dumps({"phase": phase.name, "prepared": made}) if as_json else f"{phase.name}: {', '.join(made)}")
 
 
 @contextmanager

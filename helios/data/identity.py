@@ -1,4 +1,4 @@
-"""Which VAE and which text encoder made a data set: latents and states of another one are noise to a model."""
+"""Which VAE, text encoder or transformer made something: latents and states of another one are noise to a model."""
 
 import hashlib
 import json
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from helios.checkpoints import CheckpointInfo
-from helios.checkpoints.layout import TEXT_ENCODER, TOKENIZER, VAE
+from helios.checkpoints.layout import TEXT_ENCODER, TOKENIZER, TRANSFORMER, VAE
 from helios.checkpoints.tensor_files import TensorEntry
 
 _SAMPLE_BYTES = 1024
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+LATENT_PARTS = ("encoder", "quant_conv")
+"""Modules of a VAE that latents depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,17 @@ def identities(info: CheckpointInfo) -> Identities:
         if file.is_file():
             text.update(file.read_bytes())
     return Identities(vae=vae.hexdigest()[:16], text_encoder=text.hexdigest()[:16])
+
+
+def latents_identity(info: CheckpointInfo) -> str:
+    """16 digits of what latents depend on: the VAE's encoder and the latents' statistics. Its decoder may change."""
+    entries = {name: entry for name, entry in info.tensors[VAE].items() if name.split(".")[0] in LATENT_PARTS}
+    return _of(info.vae_config, entries).hexdigest()[:16]
+
+
+def transformer_identity(info: CheckpointInfo) -> str:
+    """16 digits of a checkpoint's transformer; reads a few kilobytes per tensor."""
+    return _of(info.transformer_config, info.tensors[TRANSFORMER]).hexdigest()[:16]
 
 
 def _parts(info: CheckpointInfo) -> list[tuple[str, Mapping[str, Any]]]:

@@ -1,8 +1,4 @@
-"""From a phase to objects: networks, players, data, method, probes.
-
-A workspace is a folder that holds every phase of a recipe: ``WORKSPACE/<phase>/`` with the run's record and
-checkpoints, and ``WORKSPACE/<phase>/model/`` with what it exported.
-"""
+"""From a phase to objects: networks, players, data, method, probes."""
 
 import copy
 import logging
@@ -22,17 +18,18 @@ from helios.checkpoints import (
     load_text_encoder,
     load_transformer,
     load_vae,
-    resolve,
 )
-from helios.checkpoints.wan import export_wan_start
+from helios.data.identity import identities, latents_identity, transformer_identity
 from helios.data.loader import PreparedClips
 from helios.errors import InputError
 from helios.models.text_encoder import load_tokenizer, prompt_tokens
 from helios.models.vae import HeliosVAE
+from helios.sampling.plan import SamplingPlan
 from helios.schedulers.stages import PyramidStages, SingleStage
 from helios.training.adapt import FullTraining, Training
 from helios.training.clips import Dataset
-from helios.training.encode import EncodedClips, encode_source
+from helios.training.config import to_plain
+from helios.training.encode import EncodedClips, all_encoded, encode_source
 from helios.training.methods.base import Method
 from helios.training.methods.dmd import CRITIC, STUDENT, Dmd
 from helios.training.methods.flow_matching import FlowMatching
@@ -42,11 +39,9 @@ from helios.training.methods.stage1 import Stage1
 from helios.training.methods.stage2 import Stage2
 from helios.training.methods.vae import VaeTraining
 from helios.training.network import Network
-from helios.training.pairs import OdePairs, PairSettings, record_pairs, write_pairs
+from helios.training.pairs import OdePairs, PairSettings, all_recorded, record_pairs, write_pairs
 from helios.training.phase import (
     AdaptStage,
-    After,
-    Checkpoint,
     DmdStage,
     EncodedText,
     NoProbes,
@@ -56,8 +51,6 @@ from helios.training.phase import (
     PretrainStage,
     PromptPairs,
     PyramidStage,
-    Scratch,
-    Start,
     ToyLatents,
     VaeStage,
 )
@@ -70,8 +63,10 @@ from helios.training.scores import Scores, SeparateScores, SharedScores
 from helios.training.text import Captions, EncodedCaptions, StoredCaptions
 from helios.training.toyworld import ToyPrompts
 from helios.training.trainer import Probe
+from helios.training.workspace import Workspace
 
-MODEL = "model"
+# How much of a recording is asked for, where it lies and how it is split over calls: not what a pair looks like.
+_NOT_OF_A_PAIR = ("folder", "prompts", "count", "batch")
 
 logger = logging.getLogger(__name__)
 
@@ -99,51 +94,11 @@ class Built:
     text_encoder: nn.Module | None = None
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """The folder of a recipe's phases."""
-
-    folder: Path
-
-    def phase(self, name: str) -> Path:
-        """Folder of a phase."""
-        return self.folder / name
-
-    def model(self, name: str) -> Path:
-        """Where a phase exports its model."""
-        return self.folder / name / MODEL
-
-    def data(self, name: str) -> Path:
-        """A data folder, relative to the workspace unless absolute."""
-        return self.folder / name
-
-    def start(self, start: Start) -> Path:
-        """The checkpoint directory that a phase starts from; made or downloaded if need be.
-
-        Raises: InputError when the phase before has not been run.
-        """
-        if isinstance(start, After):
-            if not self.model(start.phase).is_dir():
-                raise InputError(f"{self.model(start.phase)} does not exist: train the phase {start.phase!r} first")
-            return self.model(start.phase)
-        if isinstance(start, Scratch):
-            return self._made("scratch", lambda folder: start.model.write(folder, start.corpus.corpus()))
-        if isinstance(start, Checkpoint):
-            return resolve(start.source)
-        return self._made("wan", lambda folder: export_wan_start(resolve(start.source), folder))
-
-    def _made(self, name: str, make) -> Path:
-        if not self.model(name).is_dir():
-            make(self.model(name))
-        return self.model(name)
-
-
 @dataclass
 class _Builder:
     phase: Phase
     workspace: Workspace
     device: torch.device
-    prepared: bool = True
     info: CheckpointInfo = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,6 +117,19 @@ class _Builder:
             DmdStage: self._dmd,
         }
         return makers[type(self.phase.stage)]()
+
+    def prepare(self) -> tuple[Path, ...]:
+        """Make what is made once; see :func:`prepare`."""
+        stage, data = self.phase.stage, self.phase.data
+        made = [self.info.path]
+        if isinstance(stage, DmdStage):
+            made.append(self.workspace.start(stage.teacher))
+        if isinstance(data, ToyLatents):
+            made.append(self._make_latents(data))
+        if isinstance(data, PromptPairs):
+            self._ode()
+            made.append(self.workspace.data(data.folder))
+        return tuple(made)
 
     def _vae(self) -> Built:
         stage, phase = self.phase.stage, self.phase
@@ -306,29 +274,30 @@ class _Builder:
         if isinstance(data, PreparedData):
             clips = PreparedClips(self.workspace.data(data.folder), self.info, chunks=data.chunks, text=stored)
         else:
-            clips = self._toy_latents(data)
+            clips = EncodedClips(self._make_latents(data))
         if not stored:  # stored states were checked when they were made
             captions.check(clips.captions())
         return clips
 
-    def _toy_latents(self, data: ToyLatents) -> EncodedClips:
+    def _make_latents(self, data: ToyLatents) -> Path:
         folder = self.workspace.data(data.folder)
-        if not self.prepared:
-            encode_source(
-                data.world,
-                load_vae(self.info, self.device),
-                self.info.geometry,
-                data.encode,
-                folder,
-                show=_say("clips encoded"),
-            )
-        return EncodedClips(folder)
 
-    def _pairs(self, network: Network, captions: Captions, plan) -> OdePairs:
+        def make() -> None:
+            vae = load_vae(self.info, self.device)
+            show = _say("clips encoded")
+            encode_source(data.world, vae, self.info.geometry, data.encode, folder, show=show)
+
+        settings = {"world": to_plain(data.world), "encode": to_plain(data.encode)}
+        made_by = {**settings, "vae": latents_identity(self.info)}
+        self.workspace.once(folder, made_by, finished=all_encoded(folder, data.encode), make=make)
+        return folder
+
+    def _pairs(self, network: Network, captions: Captions, plan: SamplingPlan) -> OdePairs:
         data: PromptPairs = self.phase.data
-        folder, prompts = self.workspace.data(data.folder), prompts_of(data)
+        folder, prompts = self.workspace.data(data.folder), prompts_of(data, self.workspace)
         captions.check([*prompts, data.negative])
-        if not self.prepared:
+
+        def make() -> None:
             settings = PairSettings(
                 steps=data.steps,
                 chunks=data.chunks,
@@ -337,20 +306,21 @@ class _Builder:
                 seed=data.seed,
                 dtype=getattr(torch, data.dtype),
             )
-            network.module.eval()
             record = partial(record_pairs, network, plan, captions, settings=settings, device=self.device)
             stored = not isinstance(self.phase.text, EncodedText)
+            show = _say("trajectories recorded")
+            network.module.eval()
             with captions.at_hand():
-                write_pairs(
-                    folder,
-                    prompts,
-                    record,
-                    batch=data.batch,
-                    seed=data.seed,
-                    store_text=stored,
-                    show=_say("trajectories recorded"),
-                )
+                write_pairs(folder, prompts, record, batch=data.batch, seed=data.seed, store_text=stored, show=show)
             network.module.train()
+
+        made_by = {
+            "data": {key: value for key, value in to_plain(data).items() if key not in _NOT_OF_A_PAIR},
+            "student": to_plain(self.phase.stage.student),
+            "teacher": transformer_identity(self.info),
+            "text_encoder": identities(self.info).text_encoder,
+        }
+        self.workspace.once(folder, made_by, finished=all_recorded(folder, prompts), make=make)
         return OdePairs(folder)
 
     def _built(
@@ -439,29 +409,38 @@ class WithoutEnd:
         return self.inner.buckets()[: len(self)]
 
 
-def build(phase: Phase, workspace: Workspace, device: torch.device, *, prepared: bool = False) -> Built:
-    """Everything that a phase needs.
+def build(phase: Phase, workspace: Workspace, device: torch.device) -> Built:
+    """Everything that a phase needs; what is made once and missing is made first, if the workspace allows it.
 
-    Args:
-        prepared: whether encoded clips and recorded pairs must be there already (several ranks cannot make them
-            together); otherwise what is missing is made first.
     Raises: InputError for a missing start, data of another checkpoint, and settings that do not fit it.
     """
-    return _Builder(phase, workspace, device, prepared).build()
+    return _Builder(phase, workspace, device).build()
 
 
-def prompts_of(data: PromptPairs) -> list[str]:
+def prepare(phase: Phase, workspace: Workspace, device: torch.device) -> tuple[Path, ...]:
+    """Make what a phase needs and several ranks cannot make together: its start, encoded clips, recorded pairs.
+
+    Returns: where all of that is.
+    Raises: as :func:`build`.
+    """
+    return _Builder(phase, workspace, device).prepare()
+
+
+def prompts_of(data: PromptPairs, workspace: Workspace) -> list[str]:
     """The prompts that pairs are made of.
 
-    Raises: InputError when the file has fewer.
+    Raises: InputError when the file is not there or has fewer.
     """
     if data.prompts is None:
         from helios.data.toy import sentences
 
         return [str(text) for text in sentences(data.count, data.seed + 7)]
-    lines = [line.strip() for line in Path(data.prompts).read_text(encoding="utf-8").splitlines() if line.strip()]
+    file = workspace.data(data.prompts)
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: write one prompt per line into it, or name another as data.prompts")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if len(lines) < data.count:
-        raise InputError(f"{data.prompts} has {len(lines)} prompts, {data.count} are wanted: add some or lower count")
+        raise InputError(f"{file} has {len(lines)} prompts, {data.count} are wanted: add some or lower data.count")
     return lines[: data.count]
 
 

@@ -117,6 +117,11 @@ def encode_source(
         show(min((shard + 1) * settings.per_shard, settings.count), settings.count)
 
 
+def all_encoded(folder: Path, settings: EncodeSettings) -> bool:
+    """Whether every file is there."""
+    return all(_path(folder, shard).is_file() for shard in range(settings.shards))
+
+
 class EncodedClips:
     """The clips of a folder as a data set, read through memory maps.
 

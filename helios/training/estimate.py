@@ -11,7 +11,6 @@ from helios.errors import InputError
 from helios.models.transformer.config import TransformerConfig
 from helios.shapes import Geometry
 from helios.training.adapt import FullTraining, LoraTraining
-from helios.training.build import Workspace
 from helios.training.ema import Ema
 from helios.training.methods.stage2 import Packed
 from helios.training.network import Float32
@@ -32,6 +31,7 @@ from helios.training.phase import (
     VaeStage,
 )
 from helios.training.plans import LEVELS
+from helios.training.workspace import Workspace
 
 _ADAM = 16  # bytes per trained number: float32 weight, gradient and two moments
 _BYTES = {"float32": 4, "bfloat16": 2}

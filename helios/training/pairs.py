@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -197,6 +198,7 @@ def write_pairs(
     """Record one file per prompt; those that are already there stay, so an interrupted command goes on.
 
     Args:
+        folder: of the files; they are numbered as the prompts are.
         record: makes the pairs of some prompts and seeds (:func:`record_pairs` with everything else bound).
         batch: prompts at a time.
         store_text: keep the text states beside the trajectory, where no text encoder is at hand in training.
@@ -210,6 +212,22 @@ def write_pairs(
         for number, pair in zip(numbers, made):
             _write(_file(folder, number), pair, store_text)
         show(len(prompts) - len(missing) + first + len(numbers), len(prompts))
+
+
+def all_recorded(folder: Path, prompts: Sequence[str]) -> bool:
+    """Whether there is a file of every prompt.
+
+    Raises: InputError when a file is of another prompt.
+    """
+    there = [number for number in range(len(prompts)) if _file(folder, number).is_file()]
+    for number in there:
+        recorded = _meta(_file(folder, number))["prompt"]
+        if recorded != prompts[number]:
+            raise InputError(
+                f"{_file(folder, number)} is of the prompt {recorded[:40]!r}, not of {prompts[number][:40]!r}: delete "
+                f"{folder} to record it anew, or add prompts at the end only"
+            )
+    return len(there) == len(prompts)
 
 
 class OdePairs:
@@ -227,8 +245,8 @@ class OdePairs:
         return len(self.files)
 
     def __getitem__(self, index: int) -> OdePair:
+        meta = _meta(self.files[index])
         with safe_open(self.files[index], framework="pt") as file:
-            meta = json.loads(file.metadata()["pair"])
             states = tuple(
                 tuple(file.get_tensor(f"{chunk}.{level}") for level in range(meta["levels"]))
                 for chunk in range(meta["chunks"])
@@ -243,6 +261,11 @@ class OdePairs:
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"pair-{number:07d}.safetensors"
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["pair"])
 
 
 def _write(path: Path, pair: OdePair, store_text: bool) -> None:

@@ -100,7 +100,8 @@ class PromptPairs:
 
     Args:
         folder: relative to the workspace.
-        prompts: a text file with one prompt per line, or None for the toy world's sentences.
+        prompts: a text file with one prompt per line, relative to the workspace, or None for the toy world's
+            sentences.
         count: prompts.
         steps: the teacher's per level.
         chunks: of each video.

@@ -13,11 +13,12 @@ from torch.distributed.tensor import DTensor
 
 from helios.checkpoints import save
 from helios.checkpoints.presets import read_own_settings
+from helios.data.identity import LATENT_PARTS
 from helios.device import resolve_device
 from helios.errors import InputError
 from helios.models.transformer.patches import init_memory_patches
 from helios.training.adapt import LoraTraining, merge, save_adapter
-from helios.training.build import Built, Workspace, build
+from helios.training.build import Built, build, prepare
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
 from helios.training.errors import writing
 from helios.training.methods.vae import set_latent_statistics
@@ -25,6 +26,7 @@ from helios.training.parallel import Parallel, connect, disconnect, like
 from helios.training.phase import Phase, PretrainStage, VaeStage
 from helios.training.plans import scheduler_of
 from helios.training.trainer import Progress, RunResult, Trainer
+from helios.training.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +65,8 @@ def run_phase(
     Raises: InputError for settings, data or checkpoints that do not fit; TrainingError when the run has to stop.
     """
     place, parallel = _place(device), connect(phase.parallel)
-    space = Workspace(Path(workspace))
-    built = build(phase, space, place, prepared=parallel.world > 1)
+    space = Workspace(Path(workspace), complete=parallel.world > 1)
+    built = build(phase, space, place)
     trainer = Trainer(
         built.method,
         built.dataset,
@@ -79,6 +81,17 @@ def run_phase(
     model = _export(phase, built, space, result, parallel) if result.finished else None
     disconnect()  # not on errors: the other ranks would never meet this one, and end with its process
     return PhaseResult(run=result, model=model)
+
+
+def prepare_phase(phase: Phase, workspace: str | Path, *, device: str = "auto") -> tuple[Path, ...]:
+    """Make what a phase needs and several ranks cannot make together, and train nothing.
+
+    Returns: its starting checkpoint, the teacher's, its encoded clips or recorded pairs, as far as there are any.
+    Raises: InputError under ``torchrun``, and as :func:`run_phase`.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--prepare-only is for one process: start it without torchrun")
+    return prepare(phase, Workspace(Path(workspace)), _place(device))
 
 
 def _place(name: str) -> torch.device:
@@ -133,7 +146,8 @@ def export_model(phase: Phase, built: Built, target: Path) -> Path:
     """Write the whole checkpoint in the Diffusers layout: adapters fused, everything else from the start."""
     source, parts = built.info.path, {}
     if isinstance(phase.stage, VaeStage):
-        _measure(phase, built)
+        if any(name.split(".")[0] in LATENT_PARTS for name in built.method.players[0].trainables):
+            _measure(phase, built)  # a frozen encoder keeps its statistics: latents on the disk stay what they are
         parts["vae"] = built.vae
     if built.student is not None:
         parts["transformer"] = merge(built.student)

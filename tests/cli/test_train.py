@@ -54,6 +54,21 @@ def test_a_phase_stops_goes_on_and_ends(capsys, tmp_path):
     assert (tmp_path / "vae" / "model" / "vae" / "config.json").is_file()
 
 
+def test_a_phase_is_prepared_without_training_it(capsys, tmp_path):
+    arguments = ["train", "toy.vae", "-w", str(tmp_path), *SETS, "--device", "cpu", "-q", "--prepare-only"]
+    assert run(arguments) == 0
+    assert capsys.readouterr().out == f"vae: {tmp_path / 'scratch' / 'model'}\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scratch"]
+    assert run([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prepared"] == [str(tmp_path / "scratch" / "model")]
+
+
+def test_several_ranks_prepare_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["train", "toy.vae", "-w", str(tmp_path), "--device", "cpu", "--prepare-only"]) == 2
+    assert "without torchrun" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
@@ -66,6 +81,9 @@ def test_a_phase_stops_goes_on_and_ends(capsys, tmp_path):
         (["finetune.lora"], "runs/toy/stage1_post/model"),
         (["toy.vae", "--minutes", "-1"], "leaves no time"),
         (["toy.vae", "--threads", "0"], "threads=0"),
+        (["toy", "--prepare-only"], "--prepare-only prepares one phase and this recipe has 10"),
+        (["toy.vae", "--prepare-only", "--dry-run"], "pass one of them"),
+        (["toy.stage1_init", "--prepare-only"], "train the phase 'pretrain' first"),
         (["toy.stage1_init", "--dry-run", "--devices", "7"], "batch_size=16 does not split over 7 devices"),
     ],
 )

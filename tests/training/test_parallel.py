@@ -12,7 +12,6 @@ import torch.multiprocessing as mp
 
 from helios.errors import InputError
 from helios.training.adapt import FullTraining, LoraTraining
-from helios.training.build import Workspace
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
 from helios.training.corruption import PerLatentCorruption
 from helios.training.ema import Ema
@@ -26,6 +25,7 @@ from helios.training.record import read_curves
 from helios.training.run import run_phase
 from helios.training.toyworld import ToyWindows
 from helios.training.trainer import RunConfig, Trainer
+from helios.training.workspace import Workspace
 from tests.training.clips import GEOMETRY, clips
 from tests.training.methods.test_dmd import dmd
 from tests.training.models import HashedCaptions, transformer

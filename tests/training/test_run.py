@@ -1,6 +1,7 @@
 """Every phase of a recipe, on a model so small that all of them together take seconds."""
 
 import errno
+import json
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -8,20 +9,23 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from helios.checkpoints import Variant, export, inspect, load, load_transformer
+from helios.data.identity import identities, latents_identity
 from helios.errors import InputError
-from helios.training.adapt import LoraTraining
-from helios.training.build import Workspace, build
+from helios.training.adapt import FullTraining, LoraTraining
+from helios.training.build import build
 from helios.training.config import apply_overrides
 from helios.training.encode import EncodeSettings
 from helios.training.errors import TrainingError
 from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch, StoredText
 from helios.training.record import read_curves
-from helios.training.run import ADAPTER, run_phase
+from helios.training.run import ADAPTER, prepare_phase, run_phase
 from helios.training.start import SmallModel, SmallText, SmallTransformer, SmallVae
 from helios.training.toyworld import ToyPrompts, ToyWindows, ToyWorld
 from helios.training.trainer import RunConfig
+from helios.training.workspace import MADE_BY, Workspace
 from recipes import toy
 
 WORLD = ToyWorld(chunks=2, wordings=2, changing=0.5)
@@ -212,6 +216,7 @@ def test_a_checkpoint_of_another_stage_is_refused(workspace, name, start, wanted
 @pytest.mark.parametrize("name, start", [("stage2_init", "stage2_init"), ("ode", "ode"), ("dmd", "stage2_init")])
 def test_a_stage_goes_on_from_its_own_kind_and_the_one_before(workspace, name, start):
     again = replace(phase(name), name="again", start=After(phase=start), probes=NoProbes())
+    again = apply_overrides(again, ["data.folder=pairs-again"]) if name == "ode" else again
     build(again, Workspace(workspace), torch.device("cpu"))
 
 
@@ -250,6 +255,112 @@ def test_heads_are_not_missed_before_their_loss_begins(workspace):
     critic = build(late, Workspace(workspace), torch.device("cpu")).method.players[1]
     assert {name.partition(".")[0] for name in critic.first_steps} == {"heads"}
     assert set(critic.first_steps.values()) == {4}
+
+
+@pytest.fixture
+def copied(workspace, tmp_path):
+    """The workspace, to be damaged."""
+    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path)
+
+
+def change(file, part: str) -> None:
+    """Another value in the first weights of a part."""
+    tensors = load_file(file)
+    name = min(key for key in tensors if key.startswith(part) and key.endswith("weight"))
+    tensors[name] += 1
+    save_file(tensors, file)
+
+
+def built(name, space, *settings):
+    return build(apply_overrides(phase(name), settings), space, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("part, refused", [("encoder", True), ("quant_conv", True), ("decoder", False)])
+def test_latents_of_another_encoder_are_refused_and_another_decoder_is_fine(copied, part, refused):
+    change(copied.model("pretrain") / "vae" / "diffusion_pytorch_model.safetensors", part)
+    if refused:
+        with pytest.raises(InputError, match=r"latents was made with vae=\w+ and now it is \w+: delete the folder"):
+            built("stage1_init", copied)
+    else:
+        built("stage1_init", copied)
+
+
+def test_latents_of_other_statistics_or_settings_are_refused(copied):
+    with pytest.raises(InputError, match=r"latents was made with encode.seed=0 and now it is 1: delete the folder"):
+        built("stage1_init", copied, "data.encode.seed=1")
+    config = copied.model("pretrain") / "vae" / "config.json"
+    facts = json.loads(config.read_text())
+    facts["latents_std"][0] *= 2
+    config.write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="latents was made with vae="):
+        built("stage1_init", copied)
+
+
+def test_pairs_of_another_teacher_or_prompt_are_refused(copied):
+    with pytest.raises(InputError, match=r"pairs was made with data.guidance.scale=3.0 and now it is 2.0: delete"):
+        built("ode", copied, "data.guidance.scale=2")
+    with pytest.raises(InputError, match=r"pairs was made with student.shift.kind=linear and now"):
+        built("ode", copied, "stage.student.shift.kind=exponential")
+    (copied.folder / "prompts.txt").write_text("a red circle\n\na blue circle\n")
+    with pytest.raises(InputError, match=r"pair-0000000.safetensors is of the prompt .* not of 'a red circle': delete"):
+        built("ode", copied, "data.prompts=prompts.txt")
+    change(copied.model("stage2_init") / "transformer" / "diffusion_pytorch_model.safetensors", "blocks")
+    with pytest.raises(InputError, match=r"pairs was made with teacher=\w+ and now it is \w+: delete the folder"):
+        built("ode", copied)
+
+
+def test_pairs_are_recorded_on_when_more_are_wanted(copied):
+    assert len(built("ode", copied, "data.count=3").dataset) == 3
+
+
+def test_another_untrained_model_is_refused(copied):
+    with pytest.raises(InputError, match=r"scratch was made with model.seed=0 and now it is 1: delete the folder"):
+        built("vae", copied, "start.model.seed=1")
+
+
+def test_folders_from_before_are_taken_with_a_warning(copied, caplog):
+    (copied.folder / "latents" / MADE_BY).unlink()
+    built("stage1_init", copied)
+    assert "latents does not say what made it and is taken as it is" in caplog.text
+    assert not (copied.folder / "latents" / MADE_BY).exists()
+
+
+def test_a_frozen_encoder_keeps_the_statistics_of_its_latents(copied):
+    frozen = replace(phase("vae"), name="vae_decoder", start=After(phase="vae"))
+    frozen = replace(frozen, training=FullTraining(frozen=("encoder", "quant_conv")))
+    run_phase(apply_overrides(frozen, ["stage.measured=1"]), copied.folder, device="cpu")
+    before, after = (inspect(copied.model(name)) for name in ("vae", "vae_decoder"))
+    assert latents_identity(before) == latents_identity(after)
+    assert identities(before).vae != identities(after).vae
+
+
+@pytest.mark.parametrize("name, folder", [("vae", "scratch"), ("stage1_init", "latents"), ("ode", "pairs")])
+def test_several_ranks_find_everything_made(copied, name, folder):
+    ranks = replace(copied, complete=True)
+    built(name, ranks)
+    next(
+        file for file in sorted((copied.folder / folder).rglob("*")) if file.name != MADE_BY and file.is_file()
+    ).unlink()
+    if name == "vae":
+        shutil.rmtree(copied.folder / folder)
+    with pytest.raises(InputError, match=f"{folder} is not complete and several ranks .* with --prepare-only first"):
+        built(name, ranks)
+    made = prepare_phase(phase(name), copied.folder, device="cpu")
+    assert any(path.is_relative_to(copied.folder / folder) for path in made)
+    built(name, ranks)
+
+
+def test_prompts_are_a_file_of_the_workspace(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder / "ode")
+    (copied.folder / "ode" / "prompts.txt").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="prompts.txt does not exist: write one prompt per line"):
+        built("ode", copied, "data.prompts=prompts.txt", "data.folder=own")
+    (copied.folder / "prompts.txt").write_text("a red circle\n\na blue circle\n")
+    with pytest.raises(InputError, match="prompts.txt has 2 prompts, 3 are wanted"):
+        built("ode", copied, "data.prompts=prompts.txt", "data.folder=own", "data.count=3")
+    dataset = built("ode", copied, "data.prompts=prompts.txt", "data.folder=own").dataset
+    assert [dataset[number].captions for number in range(2)] == [("a red circle",), ("a blue circle",)]
 
 
 def test_a_start_can_be_any_checkpoint(workspace, tmp_path):
