@@ -5,19 +5,26 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from helios.checkpoints import Variant, inspect, resolve, transformer_shapes
-from helios.checkpoints.layout import MEMORY_PATCHES
+import torch
+from torch import nn
+
+from helios.checkpoints import Variant, inspect, resolve, synthetic_info, transformer_shapes
+from helios.checkpoints.layout import MEMORY_PATCHES, TEXT_ENCODER, VAE
 from helios.errors import InputError
 from helios.models.transformer.config import TransformerConfig
 from helios.shapes import Geometry
 from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.ema import Ema
+from helios.training.methods.gan import Discriminator
 from helios.training.methods.stage2 import Packed
+from helios.training.muon import is_matrix
 from helios.training.network import Float32
+from helios.training.optim import MuonConfig, OptimConfig
 from helios.training.phase import (
     After,
     Checkpoint,
     DmdStage,
+    EncodedText,
     Heads,
     Phase,
     PreparedData,
@@ -33,7 +40,8 @@ from helios.training.phase import (
 from helios.training.plans import LEVELS
 from helios.training.workspace import Workspace
 
-_ADAM = 16  # bytes per trained number: float32 weight, gradient and two moments
+Shapes = Mapping[str, tuple[int, ...]]
+
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -42,16 +50,16 @@ class PhaseEstimate:
     """What one phase takes on one device (replicated weights), in numbers and bytes.
 
     Attributes:
-        parameters: of the transformer.
+        parameters: of the transformer, and of the text encoder where it is trained too; of the VAE where that is.
         trained: numbers that the student's optimiser moves.
         critic_trained: numbers that the critic's moves; 0 without one.
         tokens: longest sequence of one sample.
-        weights: frozen and trained weights on the device.
+        weights: frozen and trained weights on the device, the text encoder's among them where captions are encoded.
         optimiser: gradients and moments.
         average: the moving average.
         activations: kept for the backward pass of one micro-batch. A rough figure: good to a factor of two.
         checkpoint: one checkpoint on disk.
-        disk: all checkpoints that are kept, and the export.
+        disk: all checkpoints that are kept, and the whole export.
         clips: clips read over the whole run, repeats counted.
     """
 
@@ -73,6 +81,26 @@ class PhaseEstimate:
         return self.weights + self.optimiser + self.average + self.activations
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a phase starts from, in sizes.
+
+    Args:
+        transformer: its configuration.
+        geometry: of the latents.
+        height, width: pixels of the clips.
+        text: the text encoder's weights.
+        copied: bytes of the parts that an export takes along.
+    """
+
+    transformer: TransformerConfig
+    geometry: Geometry
+    height: int
+    width: int
+    text: Shapes
+    copied: int
+
+
 def estimate_phase(phase: Phase, workspace: Path, origin: Start, *, ranks: int = 1) -> PhaseEstimate:
     """The estimate of a phase from its recipe alone: nothing is loaded, and no phase before it needs to have run.
 
@@ -85,15 +113,13 @@ def estimate_phase(phase: Phase, workspace: Path, origin: Start, *, ranks: int =
     """
     if ranks < 1 or phase.run.batch_size % (ranks * phase.run.accumulate):
         raise InputError(f"batch_size={phase.run.batch_size} does not split over {ranks} devices")
-    if isinstance(phase.stage, VaeStage) and isinstance(origin, Scratch):
-        return _vae_estimate(phase, origin)
     start = phase.start
+    if isinstance(phase.stage, VaeStage) and isinstance(origin, Scratch):
+        return _vae_estimate(phase, start if isinstance(start, Scratch) else origin)
     if isinstance(start, After):
         model = Workspace(workspace).model(start.phase)
         start = Checkpoint(source=str(model)) if model.is_dir() else origin
-    config, geometry, height, width = _sizes(start)
-    levels = 1 if phase.stage.variant is Variant.BASE else LEVELS
-    return estimate(phase, config, replace(geometry, levels=levels), height, width, ranks=ranks)
+    return estimate(phase, sizes_of(start), ranks=ranks)
 
 
 def describe_data(phase: Phase) -> str:
@@ -109,123 +135,159 @@ def describe_data(phase: Phase) -> str:
     return f"what `helios data prepare` wrote into {data.folder}/"
 
 
-def estimate(
-    phase: Phase, config: TransformerConfig, geometry: Geometry, height: int, width: int, *, ranks: int = 1
-) -> PhaseEstimate:
+def estimate(phase: Phase, start: Sizes, *, ranks: int = 1) -> PhaseEstimate:
     """The estimate of a phase that trains a transformer.
 
     Args:
-        config: of the transformer.
-        geometry: of the checkpoint, with three levels where the phase has a pyramid.
-        height, width: pixels of the clips.
+        phase: of a recipe.
+        start: what it starts from.
         ranks: devices that share the batch.
     """
+    config, text = start.transformer, start.text
     shapes = transformer_shapes(config)
-    parameters = sum(map(prod, shapes.values()))
-    trained = trained_numbers(phase.training, shapes)
-    critic_trained, extra_weights = _critic(phase, config, shapes, parameters)
-    tokens = _sequence(phase, geometry, height, width)
+    dense = _numbers(shapes)
+    encodes = isinstance(phase.text, EncodedText)
+    trains_text = encodes and phase.text.trained
+    trained = trained_shapes(phase.training, shapes) | (text if trains_text else {})
+    critic, critic_dense = _critic(phase, config, shapes)
+    tokens = _sequence(phase, start)
     samples = max(1, phase.run.batch_size // (phase.run.accumulate * ranks))
     adapted = isinstance(phase.training, LoraTraining)
-    dense = parameters * (_BYTES[phase.dense] if adapted else 4)
-    own = trained * 4 if adapted else 0
-    averaged = 4 * trained if isinstance(phase.ema, Ema) else 0
-    checkpoint = 12 * (trained + critic_trained) + averaged
-    kept = phase.run.keep.last + (phase.run.keep.best_by is not None)
+    weights = dense * _BYTES[phase.dense] + 4 * _numbers(trained) if adapted else 4 * dense
+    moments = moment_numbers(phase.optim, trained)
+    if critic:
+        moments += moment_numbers(phase.stage.critic_optim, critic)
+    both = _numbers(trained) + _numbers(critic)
+    averaged = 4 * _numbers(trained) if isinstance(phase.ema, Ema) else 0
+    checkpoint = 4 * (both + moments) + averaged
     return PhaseEstimate(
-        parameters=parameters,
-        trained=trained,
-        critic_trained=critic_trained,
+        parameters=dense + (_numbers(text) if trains_text else 0),
+        trained=_numbers(trained),
+        critic_trained=_numbers(critic),
         tokens=tokens,
-        weights=dense + own + extra_weights,
-        optimiser=(_ADAM - 4) * (trained + critic_trained),
+        weights=weights + critic_dense + 4 * _numbers(critic) + (4 * _numbers(text) if encodes else 0),
+        optimiser=4 * (both + moments),
         average=averaged,
         activations=_activations(phase, config, tokens, samples),
         checkpoint=checkpoint,
-        disk=(kept + 1) * checkpoint + parameters * _BYTES[phase.dense],
+        disk=_checkpoints(phase) * checkpoint + dense * _BYTES[phase.dense] + start.copied,
         clips=phase.run.steps * phase.run.batch_size,
     )
 
 
-def trained_numbers(training: FullTraining | LoraTraining, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many numbers are trained, from the names and shapes of the dense weights."""
+def trained_shapes(training: FullTraining | LoraTraining, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """What is trained, from the names and shapes of the dense weights."""
     if isinstance(training, FullTraining):
-        return sum(prod(shape) for name, shape in shapes.items() if name.split(".")[0] not in training.frozen)
-    count = 0
+        frozen = tuple(f"{module}." for module in training.frozen)
+        return {name: shape for name, shape in shapes.items() if not name.startswith(frozen)}
+    found = {}
     for name, shape in shapes.items():
         owner, kind = name.split(".")[0], name.split(".")[-1]
         if owner in training.full:
-            count += prod(shape)
+            found[name] = shape
         elif kind == "weight" and (len(shape) == 2 or owner in training.patches) and "norm" not in name:
-            count += training.rank * (shape[0] + prod(shape[1:]))
-    return count
+            found[f"{name}.down"] = (training.rank, prod(shape[1:]))
+            found[f"{name}.up"] = (shape[0], training.rank)
+    return found
 
 
-def head_numbers(heads: Heads, channels: int, hidden: int) -> int:
-    """Parameters of a discriminator."""
-    kernels = (27, 64, 64, 27, 27, 9)
-
-    def one(inputs: int) -> int:
-        width, total = heads.width, 0
-        for kernel in kernels:
-            total += inputs * width * kernel + 3 * width
-            inputs = width
-        return total + width + 1
-
-    return one(channels) + len(heads.taps) * one(hidden)
+def moment_numbers(optim: OptimConfig | MuonConfig, trained: Shapes) -> int:
+    """Numbers that an optimiser keeps: AdamW two for each that it moves, Muon one."""
+    numbers = 2 * _numbers(trained)
+    if isinstance(optim, MuonConfig):
+        matrices = {n: s for n, s in trained.items() if is_matrix(n, torch.empty(s, device="meta"))}
+        numbers -= _numbers(matrices)
+    return numbers
 
 
-def _sizes(start: Start) -> tuple[TransformerConfig, Geometry, int, int]:
-    """(transformer, latents, height, width) of a start; Wan's are those of the 14B model."""
+def sizes_of(start: Start) -> Sizes:
+    """Of a start; Wan's are those of the 14B model."""
     if isinstance(start, Scratch):
         model = start.model
-        config = model.transformer.config(channels=model.vae.channels, text_width=model.text.width)
-        geometry = Geometry(spatial=model.vae.spatial, latent_channels=model.vae.channels)
-        return config, geometry, model.height, model.width
-    if isinstance(start, Checkpoint):
-        info = inspect(resolve(start.source))
-        config = TransformerConfig.from_dict(info.transformer_config)
-        return config, info.geometry, info.preset.height, info.preset.width
-    return TransformerConfig(), Geometry(), 384, 640
+        text, vae = _small_text(start), _shapes_of(model.vae.build().module)
+        return Sizes(
+            transformer=model.transformer.config(channels=model.vae.channels, text_width=model.text.width),
+            geometry=Geometry(spatial=model.vae.spatial, latent_channels=model.vae.channels),
+            height=model.height,
+            width=model.width,
+            text=text,
+            copied=4 * (_numbers(text) + _numbers(vae)),
+        )
+    info = inspect(resolve(start.source)) if isinstance(start, Checkpoint) else synthetic_info("14b-random-base")
+    return Sizes(
+        transformer=TransformerConfig.from_dict(info.transformer_config),
+        geometry=info.geometry,
+        height=info.preset.height,
+        width=info.preset.width,
+        text={name: entry.shape for name, entry in info.tensors[TEXT_ENCODER].items()},
+        copied=info.stored_bytes(TEXT_ENCODER) + info.stored_bytes(VAE),
+    )
+
+
+def _small_text(start: Scratch) -> Shapes:
+    """The text encoder with as large a vocabulary as the tokenizer may get."""
+    with torch.device("meta"):
+        return _shapes_of(start.model.text.build(start.model.text.pieces))
 
 
 def _vae_estimate(phase: Phase, start: Scratch) -> PhaseEstimate:
-    count = sum(parameter.numel() for parameter in start.model.vae.build().module.parameters())
+    shapes = _shapes_of(start.model.vae.build().module)
+    trained = trained_shapes(phase.training, shapes)
+    count, moments = _numbers(trained), moment_numbers(phase.optim, trained)
     averaged = 4 * count if isinstance(phase.ema, Ema) else 0
-    checkpoint = 12 * count + averaged
+    checkpoint = 4 * (count + moments) + averaged
+    sizes = sizes_of(start)
     return PhaseEstimate(
-        parameters=count,
+        parameters=_numbers(shapes),
         trained=count,
         critic_trained=0,
         tokens=0,
-        weights=4 * count,
-        optimiser=(_ADAM - 4) * count,
+        weights=4 * _numbers(shapes),
+        optimiser=4 * (count + moments),
         average=averaged,
         activations=0,
         checkpoint=checkpoint,
-        disk=(phase.run.keep.last + 1) * checkpoint + 4 * count,
+        disk=_checkpoints(phase) * checkpoint + 4 * _numbers(transformer_shapes(sizes.transformer)) + sizes.copied,
         clips=phase.run.steps * phase.run.batch_size,
     )
 
 
-def _critic(phase: Phase, config: TransformerConfig, shapes: Mapping[str, tuple[int, ...]], parameters: int):
-    """(numbers the critic trains, bytes of weights that come with teacher and critic)."""
+def _critic(phase: Phase, config: TransformerConfig, shapes: Shapes) -> tuple[Shapes, int]:
+    """What the critic trains, and the bytes of the dense weights that come with teacher and critic."""
     stage = phase.stage
     if not isinstance(stage, DmdStage):
-        return 0, 0
-    trained = trained_numbers(stage.critic, shapes)
-    dense = parameters * _BYTES[phase.dense]
-    weights = dense + 4 * trained
-    if stage.one_at_a_time:
-        weights -= dense
+        return {}, 0
+    trained = trained_shapes(stage.critic, shapes)
     if isinstance(stage.adversary, Heads):
-        heads = head_numbers(stage.adversary, config.in_channels, config.width)
-        trained, weights = trained + heads, weights + 4 * heads
-    return trained, weights
+        trained |= {f"heads.{name}": shape for name, shape in head_shapes(stage.adversary, config).items()}
+    return trained, 0 if stage.one_at_a_time else _numbers(shapes) * _BYTES[phase.dense]
 
 
-def _sequence(phase: Phase, geometry: Geometry, height: int, width: int) -> int:
+def head_shapes(heads: Heads, config: TransformerConfig) -> Shapes:
+    """Parameters of a discriminator."""
+    with torch.device("meta"):
+        return _shapes_of(
+            Discriminator(channels=config.in_channels, hidden=config.width, taps=heads.taps, width=heads.width)
+        )
+
+
+def _shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def _numbers(shapes: Shapes) -> int:
+    return sum(map(prod, shapes.values()))
+
+
+def _checkpoints(phase: Phase) -> int:
+    """How many are on the disk at once, the one in the making included."""
+    return phase.run.keep.last + (phase.run.keep.best_by is not None) + 1
+
+
+def _sequence(phase: Phase, start: Sizes) -> int:
     """Tokens of the longest sequence of one sample."""
+    height, width = start.height, start.width
+    geometry = replace(start.geometry, levels=1 if phase.stage.variant is Variant.BASE else LEVELS)
     rows, columns = geometry.latent_size(height, width)
     sizes, patch = geometry.history, geometry.patch
     history = 2 * (rows // patch) * (columns // patch)

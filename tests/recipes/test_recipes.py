@@ -1,15 +1,18 @@
 from itertools import pairwise
+from math import prod
 
 import pytest
+import torch
 
 import recipes
 from helios.errors import InputError
-from helios.models.transformer.config import TransformerConfig
-from helios.shapes import Geometry
+from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.config import apply_overrides, differences, from_plain, to_plain
-from helios.training.estimate import estimate
+from helios.training.estimate import estimate, estimate_phase, moment_numbers, sizes_of, trained_shapes
+from helios.training.optim import MuonConfig, OptimConfig
 from helios.training.phase import After, Phase
 from recipes import helios_14b, toy
+from tests.training.models import transformer
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -56,16 +59,9 @@ def test_a_phase_shows_its_changes_alone():
 
 
 def test_estimates_of_the_14b_model_are_the_known_sizes():
-    geometry = Geometry(levels=3)
+    start = sizes_of(helios_14b.stage1_init().start)
     sizes = {
-        name: estimate(
-            getattr(helios_14b, name)(),
-            TransformerConfig(),
-            geometry,
-            384,
-            640,
-            ranks=128 if name in ("ode", "dmd", "gan") else 64,
-        )
+        name: estimate(getattr(helios_14b, name)(), start, ranks=128 if name in ("ode", "dmd", "gan") else 64)
         for name in helios_14b.PHASES
     }
     init = sizes["stage1_init"]
@@ -80,14 +76,11 @@ def test_estimates_of_the_14b_model_are_the_known_sizes():
     assert sizes["dmd"].critic_trained / 1e9 == pytest.approx(1.25, abs=0.03)
     assert sizes["ode"].average == 4 * sizes["ode"].trained
     assert init.clips == 5500 * 128
+    assert init.disk - 3 * init.checkpoint == pytest.approx(28.6e9 + 4 * (5.68e9 + 0.13e9), rel=0.01)
     assert all(size.memory > size.weights and size.disk > size.checkpoint for size in sizes.values())
 
 
 def test_estimated_trained_numbers_are_those_of_the_real_model():
-    from helios.training.adapt import FullTraining, LoraTraining
-    from helios.training.estimate import trained_numbers
-    from tests.training.models import transformer
-
     patches = ("patch_embedding", "patch_short", "patch_mid", "patch_long")
     for training in (
         FullTraining(),
@@ -98,16 +91,48 @@ def test_estimated_trained_numbers_are_those_of_the_real_model():
         model = transformer()
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         counted = sum(p.numel() for p in training.attach(model).values())
-        assert trained_numbers(training, shapes) == counted
+        assert sum(map(prod, trained_shapes(training, shapes).values())) == counted
 
 
-def test_an_estimated_head_is_a_real_one():
-    from helios.training.estimate import head_numbers
-    from helios.training.methods.gan import Discriminator
-    from helios.training.phase import Heads
+@pytest.mark.parametrize("optim", [OptimConfig(), MuonConfig()])
+@pytest.mark.parametrize("training", [FullTraining(), LoraTraining(rank=4), LoraTraining(rank=16)])
+def test_estimated_moments_are_those_that_the_optimiser_makes(optim, training):
+    model = transformer()
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    trainables = training.attach(model)
+    optimizer = optim.build(trainables)
+    for parameter in trainables.values():
+        parameter.grad = torch.ones_like(parameter)
+    optim.set_rate(optimizer, 0, 1)
+    optimizer.step()
+    kept = sum(value.numel() for state in optimizer.state.values() for key, value in state.items() if key != "step")
+    assert moment_numbers(optim, trained_shapes(training, shapes)) == kept
 
-    real = Discriminator(channels=4, hidden=32, taps=(0, 1), width=16)
-    assert head_numbers(Heads(taps=(0, 1), width=16), 4, 32) == sum(p.numel() for p in real.parameters())
+
+def test_estimates_of_the_toy_recipe_count_what_is_trained_and_exported(tmp_path):
+    start = toy.vae().start
+    sizes = {
+        name: estimate_phase(getattr(toy, name)(), tmp_path, start)
+        for name in ("vae", "vae_decoder", "pretrain", "stage1_init")
+    }
+    whole, decoder = sizes["vae"], sizes["vae_decoder"]
+    module = start.model.vae.build().module
+    frozen = sum(p.numel() for part in (module.encoder, module.quant_conv) for p in part.parameters())
+    assert whole.parameters == whole.trained == decoder.parameters == decoder.trained + frozen
+    assert 1.9 * 4 * whole.trained < whole.optimiser < 2.5 * 4 * whole.trained  # a gradient and mostly one moment
+    text = sum(p.numel() for p in start.model.text.build(start.model.text.pieces).parameters())
+    later = sizes["stage1_init"]
+    patches = sum(
+        p.numel()
+        for name, p in start.model.transformer.build(
+            channels=start.model.vae.channels, text_width=start.model.text.width
+        ).named_parameters()
+        if name.startswith(("patch_short", "patch_mid", "patch_long"))
+    )
+    assert sizes["pretrain"].trained == later.trained + text - patches
+    assert later.weights == 4 * (later.parameters + text)
+    exported = 4 * (later.parameters + text + whole.parameters)
+    assert all(size.disk > exported + 2 * size.checkpoint for size in sizes.values())
 
 
 @pytest.mark.parametrize(
