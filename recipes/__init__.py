@@ -2,7 +2,7 @@
 
 helios train toy.vae --workspace runs/toy
 helios train toy --workspace runs/toy
-helios train helios_14b.stage1_init --workspace runs/14b
+helios train helios_14b.stage1_init --workspace runs/helios_14b
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Teach a finished small model something from a folder of videos, in minutes on a CPU: an adapter on Base.
+"""Teach the small model of the package something from a folder of videos, in minutes on a CPU: an adapter on Base.
 
-helios data prepare VIDEOS --out runs/finetune/data
+helios data prepare VIDEOS --out runs/finetune/data --model small-base
 helios train finetune.lora --workspace runs/finetune
 """
 
@@ -21,7 +21,7 @@ def lora() -> Phase:
     return replace(
         base,
         name="lora",
-        start=Checkpoint(source="runs/toy/stage1_post/model"),
+        start=Checkpoint(source="small-base"),
         data=PreparedData(folder="data"),
         training=LoraTraining(rank=32, patches=(), full=()),
         optim=OptimConfig(lr=1e-3, schedule=Cosine(warmup=20)),

@@ -34,6 +34,10 @@ from helios.training.trainer import RunConfig
 
 PHASES = ("stage1_init", "stage1_post", "stage2_init", "stage2_post", "ode", "dmd", "gan")
 
+# What guidance of the teachers in `ode` and `dmd` leads away from. The published runs used one long fixed text: fill in
+# the negative prompt that you sample Base and Mid with, before the pairs of `ode` are recorded.
+NEGATIVE = ""
+
 _ALL_PATCHES = ("patch_embedding", *MEMORY_PATCHES)
 
 
@@ -103,7 +107,7 @@ def stage2_post() -> Phase:
 def ode() -> Phase:
     """Distilled, first half: jump to the teacher's endpoints. 2 to 5 thousand pairs are said to be enough.
 
-    Corrected: every prompt has a seed of its own. Give the prompts as a text file.
+    Corrected: every prompt has a seed of its own. Give the prompts as a text file, and ``NEGATIVE``.
     """
     base = stage2_post()
     return replace(
@@ -111,7 +115,15 @@ def ode() -> Phase:
         name="ode",
         stage=OdeStage(student=StudentSampling(steps=(2, 2, 2), amplify_first_chunk=True, own_size=True)),
         start=After(phase="stage2_post"),
-        data=PromptPairs(folder="pairs", prompts="prompts.txt", count=3000, steps=(20, 20, 20), chunks=5, batch=1),
+        data=PromptPairs(
+            folder="pairs",
+            prompts="prompts.txt",
+            count=3000,
+            steps=(20, 20, 20),
+            chunks=5,
+            negative=NEGATIVE,
+            batch=1,
+        ),
         training=LoraTraining(rank=256, patches=MEMORY_PATCHES, full=()),
         optim=OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=1e-3, clip=10.0),
         ema=Ema(decay=0.99, start=250),
@@ -126,7 +138,8 @@ def dmd() -> Phase:
     """
     base = ode()
     mix = TaskMix.nested(t2v=0.4, i2v=0.0, v2v=0.5)
-    config = DmdConfig(tasks=Tasks(mix=mix, corruption=PerBatchCorruption(mode="noise")), student_damage=Saturation())
+    tasks = Tasks(mix=mix, corruption=PerBatchCorruption(mode="noise"))
+    config = DmdConfig(tasks=tasks, student_damage=Saturation(), negative=NEGATIVE)
     return replace(
         base,
         name="dmd",

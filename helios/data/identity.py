@@ -13,8 +13,7 @@ from helios.checkpoints.tensor_files import TensorEntry
 
 _SAMPLE_BYTES = 1024
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-LATENT_PARTS = ("encoder", "quant_conv")
-"""Modules of a VAE that latents depend on."""
+LATENT_PARTS = ("encoder", "quant_conv")  # modules of a VAE that latents depend on
 
 
 @dataclass(frozen=True, kw_only=True)

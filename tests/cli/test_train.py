@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from helios.checkpoints import Variant, embedded
+from helios.checkpoints.embedded import write_embedded
 from helios.cli.main import run
 
 TINY = [
@@ -43,6 +45,17 @@ def test_a_dry_run_counts_and_writes_nothing(capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fine_tune_starts_from_the_model_of_the_package(capsys, tmp_path, monkeypatch, tiny):
+    write_embedded(tmp_path / "small", {Variant.BASE: tiny("base")})
+    monkeypatch.setattr(embedded, "EMBEDDED", tmp_path / "small")
+    monkeypatch.setenv("HELIOS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "finetune.lora", "--dry-run"]) == 0
+    assert "lora: 400 steps" in capsys.readouterr().out
+    assert run(["train", "finetune.lora", "--device", "cpu"]) == 2
+    assert "runs/finetune/data is no data set: make one with `helios data prepare`" in capsys.readouterr().err
+
+
 def test_a_phase_stops_goes_on_and_ends(capsys, tmp_path):
     arguments = ["train", "toy.vae", "-w", str(tmp_path), *SETS, "--device", "cpu", "--json", "-q"]
     assert run([*arguments, "--minutes", "0.0001"]) == 0
@@ -78,7 +91,6 @@ def test_several_ranks_prepare_nothing(capsys, tmp_path, monkeypatch):
         (["toy.vae", "--set", "run.steps=many"], "run.steps"),
         (["toy", "--set", "run.steps=3"], "--set changes one phase and toy has 10"),
         (["toy.pretrain"], "train the phase 'vae_decoder' first"),
-        (["finetune.lora"], "runs/toy/stage1_post/model"),
         (["toy.vae", "--minutes", "-1"], "leaves no time"),
         (["toy.vae", "--threads", "0"], "threads=0"),
         (["toy", "--prepare-only"], "--prepare-only prepares one phase and this recipe has 10"),

@@ -53,6 +53,12 @@ def test_the_14b_recipe_has_the_published_figures():
     assert (mix.t2v, mix.i2v, mix.v2v, mix.full) == pytest.approx((0.4, 0.0, 0.3, 0.3))
 
 
+def test_one_negative_prompt_is_filled_in_for_all_teachers(monkeypatch):
+    monkeypatch.setattr(helios_14b, "NEGATIVE", "blurred")
+    assert helios_14b.ode().data.negative == "blurred"
+    assert helios_14b.dmd().stage.config.negative == helios_14b.gan().stage.config.negative == "blurred"
+
+
 def test_a_phase_shows_its_changes_alone():
     changed = differences(to_plain(helios_14b.stage1_init()), to_plain(helios_14b.stage1_post()))
     assert set(changed) == {"name", "optim.lr", "run.seed", "run.steps", "start.phase", "start.source", "start.type"}
