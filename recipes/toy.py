@@ -63,7 +63,7 @@ _GUIDED = ClassifierFree(scale=3.0)
 def vae() -> Phase:
     """The video VAE, on random crops; the latents' statistics are measured at the end."""
     model = SmallModel(
-        vae=SmallVae(width=16, widths=(1, 2, 4), channels=16),
+        vae=SmallVae(width=16, widths=(1, 2, 4), channels=8),
         text=SmallText(width=128, layers=2, hidden=256, tokens=40),
         transformer=SmallTransformer(heads=5, head_width=32, rope=(12, 10, 10), hidden=640, layers=6),
         height=64,
@@ -71,12 +71,12 @@ def vae() -> Phase:
     )
     return Phase(
         name="vae",
-        stage=VaeStage(loss=VaeLoss(), view=Crop(frames=13, size=32)),
+        stage=VaeStage(loss=VaeLoss(kl=1e-4), view=Crop(frames=13, size=32), halved=0.35),
         start=Scratch(model=model, corpus=_WORLD),
         data=ToyWindows(world=_WORLD, count=20_000),
         optim=MuonConfig(lr=0.015, schedule=Cosine(warmup=20, floor=0.02)),
         ema=Ema(decay=0.99),
-        run=RunConfig(steps=1500, batch_size=8, seed=40, save_every=250),
+        run=RunConfig(steps=1100, batch_size=8, seed=40, save_every=250),
         precision=BfloatWhereFast(),
     )
 
@@ -87,11 +87,11 @@ def vae_decoder() -> Phase:
     return replace(
         base,
         name="vae_decoder",
-        stage=replace(base.stage, view=Crop(frames=33, size=32)),
+        stage=replace(base.stage, view=Crop(frames=33, size=32), halved=0.2),
         start=After(phase="vae"),
         training=FullTraining(frozen=("encoder", "quant_conv")),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=10, floor=0.02)),
-        run=replace(base.run, steps=300, batch_size=4, seed=41, save_every=100),
+        run=replace(base.run, steps=120, batch_size=4, seed=41, save_every=60),
     )
 
 
@@ -101,22 +101,22 @@ def pretrain() -> Phase:
     return replace(
         base,
         name="pretrain",
-        stage=PretrainStage(law=LogitNormal(), coarse=0.9),
+        stage=PretrainStage(law=LogitNormal(), coarse=0.8),
         start=After(phase="vae_decoder"),
-        data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1792, stills=0.25)),
+        data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1152, stills=0.25)),
         text=EncodedText(trained=True, dropout=0.1),
         training=FullTraining(frozen=MEMORY_PATCHES),
         optim=MuonConfig(lr=0.02, schedule=Cosine(warmup=50)),
         ema=Ema(decay=0.995),
         run=RunConfig(
-            steps=1700,
+            steps=850,
             batch_size=16,
             seed=42,
             save_every=200,
-            probe_every=1700,
+            probe_every=850,
             keep=Keep(last=2, best_by="probe/rollout/attributes", lower_is_better=False),
         ),
-        probes=RolloutProbes(count=24, steps=(12,), guidance=_GUIDED, long_chunks=0),
+        probes=RolloutProbes(count=16, steps=(12,), guidance=_GUIDED, long_chunks=0),
     )
 
 
@@ -130,13 +130,13 @@ def stage1_init() -> Phase:
     return replace(
         base,
         name="stage1_init",
-        stage=AdaptStage(tasks=tasks, coarse=0.5),
+        stage=AdaptStage(tasks=tasks, coarse=0.6),
         start=After(phase="pretrain"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=450, seed=43, probe_every=450),
-        probes=replace(base.probes, count=12, chunks=2),
+        run=replace(base.run, steps=110, seed=43, probe_every=110),
+        probes=replace(base.probes, count=8, chunks=2),
     )
 
 
@@ -149,8 +149,8 @@ def stage1_post() -> Phase:
         start=After(phase="stage1_init"),
         stage=replace(base.stage, coarse=0.3),
         optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=120, seed=44, probe_every=120),
-        probes=replace(base.probes, long_chunks=20, long_count=1),
+        run=replace(base.run, steps=30, seed=44, probe_every=30),
+        probes=replace(base.probes, long_chunks=0),
     )
 
 
@@ -160,10 +160,10 @@ def stage2_init() -> Phase:
     return replace(
         base,
         name="stage2_init",
-        stage=PyramidStage(tasks=base.stage.tasks, draws=OneLevel(shares=(0.3, 0.45, 0.25))),
+        stage=PyramidStage(tasks=base.stage.tasks, draws=OneLevel(shares=(0.4, 0.45, 0.15))),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.3)),
-        run=replace(base.run, steps=350, seed=45, probe_every=350),
+        run=replace(base.run, steps=300, seed=45, probe_every=300),
         probes=replace(base.probes, steps=(6, 6, 6), long_chunks=0),
     )
 
@@ -174,11 +174,11 @@ def stage2_post() -> Phase:
     return replace(
         base,
         name="stage2_post",
-        stage=replace(base.stage, draws=OneLevel(shares=(0.25, 0.35, 0.4))),
+        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3))),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.003, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=120, seed=46, probe_every=120),
-        probes=replace(base.probes, long_chunks=20),
+        run=replace(base.run, steps=90, seed=46, probe_every=90),
+        probes=replace(base.probes, long_chunks=0),
     )
 
 
@@ -190,11 +190,11 @@ def ode() -> Phase:
         name="ode",
         stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
         start=After(phase="stage2_post"),
-        data=PromptPairs(count=96, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
+        data=PromptPairs(count=48, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
         text=EncodedText(),
-        optim=MuonConfig(lr=0.004, clip=10.0, schedule=Cosine(warmup=10)),
-        ema=Ema(decay=0.98, start=20),
-        run=replace(base.run, steps=100, batch_size=8, seed=47, probe_every=100),
+        optim=MuonConfig(lr=0.004, clip=10.0, schedule=Cosine(warmup=5)),
+        ema=Ema(decay=0.95, start=10),
+        run=replace(base.run, steps=50, batch_size=8, seed=47, probe_every=50),
         probes=replace(base.probes, steps=None, guidance=None),
     )
 

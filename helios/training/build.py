@@ -138,7 +138,7 @@ class _Builder:
         vae.module.train()
         trainables = phase.training.attach(vae.module)
         player = Player(name="vae", module=vae.module, trainables=trainables, optim=phase.optim, ema=phase.ema)
-        method = VaeTraining(player, vae, stage.loss, stage.view, phase.precision)
+        method = VaeTraining(player, vae, stage.loss, stage.view, stage.halved, phase.precision)
         return Built(method=method, dataset=phase.data, info=self.info, vae=vae)
 
     def _pretrain(self) -> Built:

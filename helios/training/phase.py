@@ -151,11 +151,13 @@ class VaeStage:
 
     Args:
         loss, view: see :class:`helios.training.methods.vae.VaeTraining`.
+        halved: share of the steps at half the height and width between encoder and decoder.
         measured: windows on which the latents' statistics are measured at the end.
     """
 
     loss: VaeLoss = VaeLoss()
     view: Whole | Crop = Crop()
+    halved: float = 0.0
     measured: int = 256
 
     variant = Variant.BASE

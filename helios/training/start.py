@@ -220,6 +220,8 @@ def initialise_vae(module: nn.Module, channels: int) -> None:
 
     Every convolution begins close to an orthogonal map of the present pixel, residual branches at zero, and the latents'
     standard deviation at 0.05. With PyTorch's own beginning the first some hundred steps are lost in the latents' noise.
+    Convolutions that halve time begin as means of two frames and those that double it repeat a frame, so that the first
+    latent of a clip, which passes none of them, and the later ones mean the same.
 
     Args:
         module: an ``AutoencoderKLWan``.
@@ -228,6 +230,9 @@ def initialise_vae(module: nn.Module, channels: int) -> None:
     for convolution in module.modules():
         if isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
             _pass_through(convolution)
+    for name, convolution in module.named_modules():
+        if name.endswith("time_conv"):
+            _keep_time(convolution)
     for name, parameter in module.named_parameters():
         if ".conv2." in name or ".proj." in name:
             nn.init.zeros_(parameter)
@@ -240,7 +245,9 @@ def _pass_through(convolution: nn.Conv2d | nn.Conv3d, straight: float = 0.95) ->
     weight, taps = convolution.weight, convolution.kernel_size
     nn.init.zeros_(convolution.bias)
     if max(convolution.stride) > 1:
-        nn.init.orthogonal_(weight)
+        nn.init.orthogonal_(weight, gain=0.7)
+        if isinstance(convolution, nn.Conv2d):  # and the mean of the four pixels
+            weight[:, :, :2, :2] += 0.25 * torch.eye(len(weight))[:, :, None, None]
         return
     nn.init.normal_(weight, std=math.sqrt((1 - straight**2) / weight[0].numel()))
     outputs, inputs = weight.shape[:2]
@@ -248,6 +255,17 @@ def _pass_through(convolution: nn.Conv2d | nn.Conv3d, straight: float = 0.95) ->
     present = tuple(size // 2 for size in taps)
     present = (taps[0] - 1, *present[1:]) if len(taps) == 3 else present  # causal: the present frame is the last tap
     weight[(slice(None), slice(None), *present)] += straight * centre
+
+
+def _keep_time(convolution: nn.Conv3d) -> None:
+    """A mean of two frames where time is halved; every frame twice where it is doubled."""
+    outputs, inputs = convolution.weight.shape[:2]
+    nn.init.normal_(convolution.weight, std=0.02)
+    identity = torch.eye(inputs)[:, :, None, None]
+    if convolution.stride[0] == 2:
+        convolution.weight[:, :, 1:] += 0.5 * identity.unsqueeze(2)
+    else:
+        convolution.weight[:, :, -1] += identity.repeat(outputs // inputs, 1, 1, 1)
 
 
 def train_tokenizer(folder: Path, corpus: Iterable[str], config: SmallText) -> int:

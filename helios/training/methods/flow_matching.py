@@ -72,7 +72,7 @@ class FlowMatching:
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.law, self.coarse = law, checked_share(coarse)
+        self.law, self.coarse = law, checked_share(coarse=coarse)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -95,14 +95,15 @@ def sometimes_coarse(x0_BCTHW: Tensor, share: float, draws: Draws) -> Tensor:
     return downsample_mean(x0_BCTHW) if draws.synchronous(Purpose.COARSE).random() < share else x0_BCTHW
 
 
-def checked_share(coarse: float) -> float:
-    """The share, when it is one.
+def checked_share(**named: float) -> float:
+    """The one share that is given by name, when it is one.
 
     Raises: InputError otherwise.
     """
-    if not 0 <= coarse <= 1:
-        raise InputError(f"coarse={coarse} is not a share of steps: use 0 to 1")
-    return coarse
+    ((name, share),) = named.items()
+    if not 0 <= share <= 1:
+        raise InputError(f"{name}={share} is not a share of steps: use 0 to 1")
+    return share
 
 
 def blend(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> Tensor:

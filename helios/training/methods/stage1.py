@@ -37,7 +37,7 @@ class Stage1:
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.law, self.coarse = tasks, law, checked_share(coarse)
+        self.tasks, self.law, self.coarse = tasks, law, checked_share(coarse=coarse)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""

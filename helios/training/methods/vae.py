@@ -12,7 +12,9 @@ from torch import Tensor
 from helios.errors import InputError
 from helios.models.vae import HeliosVAE
 from helios.models.vae.vae import sample_posterior
+from helios.schedulers.renoise import downsample_mean
 from helios.training.clips import PixelClip
+from helios.training.methods.flow_matching import checked_share
 from helios.training.network import Float32, Precision
 from helios.training.player import Player
 from helios.training.seeds import Draws, Purpose
@@ -99,11 +101,16 @@ class Crop:
 class VaeTraining:
     """Reconstruct windows of video through a sampled latent.
 
+    In a share of the steps latents and pictures are halved between encoder and decoder: what the mean of four latents
+    decodes to should be the mean of the pixels (scale equivariance; Kouzelis et al. 2025, Skorokhodov et al. 2025). The
+    pyramid halves latents in just this way, and such latents are learnt in far fewer steps.
+
     Args:
         player: its module is ``vae.module``.
         vae: the VAE in training.
         loss: what a reconstruction costs.
         view: whole windows or crops.
+        halved: that share.
         precision: of the convolutions.
     """
 
@@ -113,10 +120,12 @@ class VaeTraining:
         vae: HeliosVAE,
         loss: VaeLoss = VaeLoss(),
         view: Whole | Crop = Whole(),
+        halved: float = 0.0,
         precision: Precision = Float32(),
     ):
         self.players = (player,)
         self.vae, self.loss, self.view, self.precision = vae, loss, view, precision
+        self.halved = checked_share(halved=halved)
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The VAE moves in every step."""
@@ -130,7 +139,10 @@ class VaeTraining:
         with self.precision.context(self.vae.device):
             mean, log_variance = self.vae.encode_moments(pixels_BCFHW)
             noise = draws.normal(Purpose.POSTERIOR, *mean.shape[1:]).to(mean)
-            rebuilt_BCFHW = self.vae.decode_raw(sample_posterior(mean, log_variance, noise))
+            latents_BCTHW = sample_posterior(mean, log_variance, noise)
+            if draws.synchronous(Purpose.COARSE).random() < self.halved:
+                latents_BCTHW, pixels_BCFHW = downsample_mean(latents_BCTHW), downsample_mean(pixels_BCFHW)
+            rebuilt_BCFHW = self.vae.decode_raw(latents_BCTHW)
         terms = self.loss(pixels_BCFHW, rebuilt_BCFHW, mean, log_variance)
         (terms["loss"] * scale).backward()
         return {name: term.detach() for name, term in terms.items()}

@@ -112,3 +112,29 @@ def test_a_new_small_vae_passes_pictures_through():
     assert log_variance.exp().sqrt().mean() < 0.1
     assert mean.std() > 4 * log_variance.exp().sqrt().mean()
     assert (mean - other).abs().mean() > 0.2 * mean.abs().mean()
+
+
+def test_a_new_small_vae_means_the_same_by_its_first_latent_and_by_the_later_ones():
+    """A still picture gives nearly equal latents in all frames, although the first passes no convolution in time."""
+    from helios.training.start import SmallVae
+
+    torch.manual_seed(0)
+    model = SmallVae(width=8, widths=(1, 2, 4), channels=12).build()
+    still = (torch.rand(1, 3, 1, 16, 16) * 2 - 1).expand(-1, -1, 9, -1, -1)
+    mean, _ = model.encode_moments(still)
+    change = (mean[:, :, 1:] - mean[:, :, :1]).square().mean()
+    assert change < 0.3 * mean.square().mean()
+
+
+def test_halved_steps_compare_the_halved_latents_with_the_halved_picture():
+    model = vae()
+    shapes = []
+    decode = model.decode_raw
+    model.decode_raw = lambda latents: (shapes.append(tuple(latents.shape[3:])), decode(latents))[1]
+    method = training(model, halved=0.5)
+    items = [windows()[0], windows()[1]]
+    for step in range(12):
+        method.backward("vae", items, Draws(0, step, (0, 1)), 1.0)
+    assert set(shapes) == {(4, 4), (2, 2)}
+    with pytest.raises(InputError, match="halved=1.5 is not a share"):
+        training(vae(), halved=1.5)
