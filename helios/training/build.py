@@ -155,7 +155,7 @@ class _Builder:
             player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = FlowMatching(player, network, captions, self.geometry, stage.law, stage.coarse)
+        method = FlowMatching(player, network, captions, self.geometry, stage.law, stage.coarse, stage.sparse)
         return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
 
     def _adapt(self) -> Built:
@@ -163,7 +163,7 @@ class _Builder:
         player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.coarse)
+        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.coarse, stage.sparse)
         return self._built(method, model, network, captions)
 
     def _pyramid(self) -> Built:
@@ -171,7 +171,7 @@ class _Builder:
         player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws)
+        method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws, sparse=stage.sparse)
         return self._built(method, model, network, captions)
 
     def _ode(self) -> Built:

@@ -86,15 +86,28 @@ class Network:
             return self.module.encode_history(history, positions=positions)
 
     def velocity(
-        self, x_BCTHW: Tensor, timestep_B: Tensor, text: TextContext, history: HistoryContext | None
+        self,
+        x_BCTHW: Tensor,
+        timestep_B: Tensor,
+        text: TextContext,
+        history: HistoryContext | None,
+        *,
+        frames: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Velocity of one noisy chunk, float32."""
+        """Velocity of one noisy chunk, or of its ``frames``, float32."""
         with self.precision.context(self.device):
-            return self.module.velocity(x_BCTHW, timestep_B, text, history).float()
+            return self.module.velocity(x_BCTHW, timestep_B, text, history, frames=frames).float()
 
     def packed_velocity(
-        self, xs: list[Tensor], timesteps: list[Tensor], text: TextContext, history: HistoryContext | None
+        self,
+        xs: list[Tensor],
+        timesteps: list[Tensor],
+        text: TextContext,
+        history: HistoryContext | None,
+        *,
+        frames: tuple[int, ...] | None = None,
     ) -> list[Tensor]:
         """Velocities of several chunks in one pass, float32."""
         with self.precision.context(self.device):
-            return [v.float() for v in self.module.packed_velocity(xs, timesteps, text, history)]
+            velocities = self.module.packed_velocity(xs, timesteps, text, history, frames=frames)
+        return [v.float() for v in velocities]

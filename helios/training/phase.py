@@ -16,6 +16,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import DmdConfig
 from helios.training.methods.gan import AdversaryConfig, NoAdversary
 from helios.training.methods.ode import OdeLoss
+from helios.training.methods.sparse import SparseFrames
 from helios.training.methods.stage2 import OneLevel, PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss, Whole
@@ -171,10 +172,12 @@ class PretrainStage:
     Args:
         law: distribution of the noise level.
         coarse: share of steps at half the height and width.
+        sparse: steps on a few frames of a chunk.
     """
 
     law: LogitNormal | Uniform = LogitNormal()
     coarse: float = 0.0
+    sparse: SparseFrames = SparseFrames()
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)
@@ -188,11 +191,13 @@ class AdaptStage:
         tasks: branches and damages of the history.
         law: distribution of the noise level.
         coarse: share of steps in which the chunk has half the height and width.
+        sparse: steps on a few frames of the chunk.
     """
 
     tasks: Tasks = Tasks()
     law: LogitNormal | Uniform = LogitNormal()
     coarse: float = 0.0
+    sparse: SparseFrames = SparseFrames()
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)
@@ -200,10 +205,17 @@ class AdaptStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidStage:
-    """Stage 2: three resolutions. Exports Mid."""
+    """Stage 2: three resolutions. Exports Mid.
+
+    Args:
+        tasks: branches and damages of the history.
+        draws: levels and noise levels per sample.
+        sparse: steps on a few frames of the chunk.
+    """
 
     tasks: Tasks = Tasks()
     draws: PyramidDraws | OneLevel = PyramidDraws()
+    sparse: SparseFrames = SparseFrames()
 
     variant = Variant.MID
     starts_from = (Variant.BASE, Variant.MID)

@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     CAPTION = 22
     DROPOUT = 23
     COARSE = 24
+    FRAMES = 25
 
 
 @dataclass(frozen=True)

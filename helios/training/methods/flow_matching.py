@@ -16,6 +16,7 @@ from helios.schedulers.renoise import downsample_mean
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
+from helios.training.methods.sparse import SparseFrames
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw, look_up
 from helios.training.player import Player
@@ -59,6 +60,7 @@ class FlowMatching:
         law: distribution of the noise level.
         coarse: share of steps at half the height and width, which cost a quarter and teach what is where; the levels
             of stage 2 build on them.
+        sparse: steps on a few frames of the chunk.
     """
 
     def __init__(
@@ -69,10 +71,11 @@ class FlowMatching:
         geometry: Geometry,
         law: NoiseLaw = LogitNormal(),
         coarse: float = 0.0,
+        sparse: SparseFrames = SparseFrames(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.law, self.coarse = law, checked_share(coarse=coarse)
+        self.law, self.coarse, self.sparse = law, checked_share(coarse=coarse), sparse
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -83,8 +86,9 @@ class FlowMatching:
         sample = cut(list(items), draws, self.geometry)
         target_BCTHW = sometimes_coarse(sample.target_BCTHW.to(self.network.device), self.coarse, draws)
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
+        target_BCTHW, frames = self.sparse.take(target_BCTHW, tuple(range(target_BCTHW.shape[2])), draws)
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
-        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None)
+        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()
         return {"loss": loss.detach()}

@@ -7,6 +7,7 @@ from torch import Tensor
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
 from helios.training.methods.flow_matching import FlowPoint, checked_share, sometimes_coarse, squared_error
+from helios.training.methods.sparse import SparseFrames
 from helios.training.methods.task import Tasks, make_task
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw
@@ -23,6 +24,7 @@ class Stage1:
         tasks: branches and damages of the history.
         law: distribution of the noise level.
         coarse: share of steps in which the chunk, not its history, has half the height and width.
+        sparse: steps on a few frames of the chunk, after its whole history.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class Stage1:
         tasks: Tasks = Tasks(),
         law: NoiseLaw = LogitNormal(),
         coarse: float = 0.0,
+        sparse: SparseFrames = SparseFrames(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.law, self.coarse = tasks, law, checked_share(coarse=coarse)
+        self.tasks, self.law, self.coarse, self.sparse = tasks, law, checked_share(coarse=coarse), sparse
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -54,10 +57,14 @@ class Stage1:
             device=self.network.device,
         )
         text = self.network.encode_text(task.text_BSE)
-        history = self.network.encode_history(task.streams(self.geometry))
+        streams = task.streams(self.geometry)
+        history = self.network.encode_history(streams)
         target_BCTHW = sometimes_coarse(task.target_BCTHW, self.coarse, draws)
+        target_BCTHW, frames = self.sparse.take(
+            target_BCTHW, streams.positions(self.geometry.chunk_latent_frames).noisy, draws
+        )
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
-        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, history)
+        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, history, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()
         return {"loss": loss.detach()}

@@ -16,6 +16,7 @@ from helios.schedulers.stages import PyramidStages
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
 from helios.training.methods.flow_matching import squared_error
+from helios.training.methods.sparse import SparseFrames
 from helios.training.methods.task import ChunkTask, Tasks, make_task
 from helios.training.network import Network
 from helios.training.noise_levels import NoiseLaw, Uniform, look_up
@@ -44,9 +45,18 @@ class Passes(Protocol):
     """How the draws of a sample go through the network."""
 
     def backward(
-        self, network: Network, draws: list[LevelDraw], task: ChunkTask, streams: HistoryLatents, scale: float
-    ):
-        """Add the gradient of the mean loss over the draws; returns the loss of each draw, without graph."""
+        self,
+        network: Network,
+        draws: list[LevelDraw],
+        task: ChunkTask,
+        streams: HistoryLatents,
+        scale: float,
+        frames: tuple[int, ...],
+    ) -> list[Tensor]:
+        """Add the gradient of the mean loss over the draws; returns the loss of each draw, without graph.
+
+        ``frames`` are the time positions of the draws.
+        """
         ...
 
 
@@ -54,12 +64,12 @@ class Passes(Protocol):
 class Packed:
     """All draws in one sequence with block-diagonal attention, high resolution first: one forward, one backward."""
 
-    def backward(self, network, draws, task, streams, scale) -> list[Tensor]:
+    def backward(self, network, draws, task, streams, scale, frames) -> list[Tensor]:
         """See :class:`Passes`."""
         text, history = network.encode_text(task.text_BSE), network.encode_history(streams)
         high_first = draws[::-1]
         velocities = network.packed_velocity(
-            [d.x_BCTHW for d in high_first], [d.timestep_B for d in high_first], text, history
+            [d.x_BCTHW for d in high_first], [d.timestep_B for d in high_first], text, history, frames=frames
         )
         losses = [squared_error(v, d.velocity_BCTHW) for v, d in zip(velocities, high_first)]
         (sum(losses) * (scale / len(losses))).backward()
@@ -70,12 +80,12 @@ class Packed:
 class OneByOne:
     """A forward and a backward per draw: the same gradient with the activations of one draw at a time."""
 
-    def backward(self, network, draws, task, streams, scale) -> list[Tensor]:
+    def backward(self, network, draws, task, streams, scale, frames) -> list[Tensor]:
         """See :class:`Passes`."""
         losses = []
         for draw in draws:
             text, history = network.encode_text(task.text_BSE), network.encode_history(streams)
-            velocity = network.velocity(draw.x_BCTHW, draw.timestep_B, text, history)
+            velocity = network.velocity(draw.x_BCTHW, draw.timestep_B, text, history, frames=frames)
             loss = squared_error(velocity, draw.velocity_BCTHW)
             (loss * (scale / len(draws))).backward()
             losses.append(loss.detach())
@@ -170,6 +180,7 @@ class Stage2:
         student, network, captions, geometry, tasks: as in :class:`helios.training.methods.stage1.Stage1`.
         stages: the pyramid.
         draws: levels and noise levels per sample.
+        sparse: steps on a few frames of the chunk, after its whole history.
     """
 
     def __init__(
@@ -181,10 +192,11 @@ class Stage2:
         tasks: Tasks = Tasks(),
         stages: PyramidStages = PyramidStages(),
         draws: PyramidDraws | OneLevel = PyramidDraws(),
+        sparse: SparseFrames = SparseFrames(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.stages, self.draws = tasks, stages, draws
+        self.tasks, self.stages, self.draws, self.sparse = tasks, stages, draws, sparse
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -200,8 +212,12 @@ class Stage2:
             geometry=self.geometry,
             device=self.network.device,
         )
-        points = self.draws.make(task.target_BCTHW, self.stages, draws)
-        losses = self.draws.passes.backward(self.network, points, task, task.streams(self.geometry), scale)
+        streams = task.streams(self.geometry)
+        target_BCTHW, frames = self.sparse.take(
+            task.target_BCTHW, streams.positions(self.geometry.chunk_latent_frames).noisy, draws
+        )
+        points = self.draws.make(target_BCTHW, self.stages, draws)
+        losses = self.draws.passes.backward(self.network, points, task, streams, scale, frames)
         numbers = {"loss": sum(losses) / len(losses)}
         for level in sorted({point.level for point in points}):
             own = [loss for loss, point in zip(losses, points) if point.level == level]

@@ -118,7 +118,7 @@ def test_text_encoder_is_trained_along_and_padding_stays_zero(tmp_path, precisio
     assert states.shape == (2, 24, TEXT_WIDTH) and states.dtype == torch.float32
     prompts = captions.encode_prompts(["clip number 3", ""])
     assert prompts[1, 1:].abs().max() == 0 and prompts[0, 14:].abs().max() == 0 and prompts[0, :14].abs().min() > 0
-    with pytest.raises(InputError, match="a caption has 31 tokens and training reads 24"):
+    with pytest.raises(InputError, match="a caption has 31 tokens and the text encoder reads 24"):
         captions.encode_prompts(["x" * 30])
 
 
@@ -135,7 +135,7 @@ def test_coarse_steps_are_at_half_the_size_and_as_often_as_asked():
     model, sizes = transformer(), []
     method = FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, coarse=0.5)
     velocity = model.velocity
-    model.velocity = lambda x, *rest: sizes.append(x.shape[3]) or velocity(x, *rest)
+    model.velocity = lambda x, *rest, **given: sizes.append(x.shape[3]) or velocity(x, *rest, **given)
     for step in range(30):
         method.backward("student", [clip(1)], Draws(0, step, (0,)), 1.0)
     assert 8 <= sizes.count(4) <= 22 and sizes.count(4) + sizes.count(8) == 30

@@ -1,0 +1,44 @@
+"""Steps on a few latent frames of a chunk, at their own places in time.
+
+A transformer knows a token's time from its rotary position, so any subset of frames is a valid, shorter sequence: one
+frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two or three teach what moves.
+Models are trained on pictures before videos for the same reason.
+
+B batch, C channels, T latent frames, H W latent height and width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from helios.errors import InputError
+from helios.training.seeds import Draws, Purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseFrames:
+    """How often a step keeps a few frames, and how many.
+
+    Args:
+        share: of the steps.
+        most: frames that such a step keeps at most; 1 to ``most``, all counts equally often.
+    Raises: InputError for a share outside 0 to 1 or no frame.
+    """
+
+    share: float = 0.0
+    most: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share={self.share} is not a share of steps: use 0 to 1")
+        if self.most < 1:
+            raise InputError(f"most={self.most} keeps no frame: use 1 or more")
+
+    def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
+        """The frames of this step and their time positions, the same for all samples and on all ranks."""
+        generator = draws.synchronous(Purpose.FRAMES)
+        if generator.random() >= self.share:
+            return x0_BCTHW, positions
+        count = int(generator.integers(1, min(self.most, len(positions)) + 1))
+        kept = sorted(generator.choice(len(positions), size=count, replace=False).tolist())
+        return x0_BCTHW[:, :, kept], tuple(positions[place] for place in kept)

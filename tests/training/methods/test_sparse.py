@@ -1,0 +1,77 @@
+"""Steps on a few frames: which, how often, and that a frame keeps its place in time."""
+
+import pytest
+import torch
+
+from helios.errors import InputError
+from helios.training.adapt import FullTraining
+from helios.training.methods.flow_matching import FlowMatching
+from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.stage1 import Stage1
+from helios.training.methods.stage2 import OneLevel, PyramidDraws, Stage2
+from helios.training.network import Network
+from helios.training.optim import OptimConfig
+from helios.training.player import Player
+from helios.training.seeds import Draws
+from tests.training.clips import GEOMETRY, clip
+from tests.training.models import HashedCaptions, transformer
+
+CHUNK = torch.arange(9.0).view(1, 1, 9, 1, 1)
+POSITIONS = tuple(range(20, 29))
+
+
+def taken(sparse: SparseFrames, step: int, samples: tuple[int, ...] = (0,)) -> tuple[torch.Tensor, tuple[int, ...]]:
+    return sparse.take(CHUNK, POSITIONS, Draws(7, step, samples))
+
+
+def test_kept_frames_bring_their_own_positions_and_stay_in_order():
+    counts = set()
+    for step in range(40):
+        x_BCTHW, positions = taken(SparseFrames(share=1.0, most=3), step)
+        counts.add(len(positions))
+        assert [20 + int(frame) for frame in x_BCTHW.flatten()] == list(positions) == sorted(set(positions))
+    assert counts == {1, 2, 3}
+
+
+def test_every_rank_keeps_the_same_frames():
+    sparse = SparseFrames(share=0.5, most=4)
+    assert all(taken(sparse, step)[1] == taken(sparse, step, samples=(5, 6))[1] for step in range(20))
+
+
+def test_share_says_how_many_steps_are_sparse():
+    whole = [taken(SparseFrames(share=0.25), step)[1] == POSITIONS for step in range(200)]
+    assert 120 <= sum(whole) <= 180
+    assert all(taken(SparseFrames(), step)[1] == POSITIONS for step in range(20))
+
+
+@pytest.mark.parametrize("wrong, sentence", [({"share": 1.5}, "share=1.5"), ({"most": 0}, "most=0 keeps no frame")])
+def test_wrong_values_are_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        SparseFrames(**wrong)
+
+
+@pytest.mark.parametrize("make", ["pretraining", "stage1", "packed", "one_level"])
+def test_every_stage_tells_the_network_where_the_frames_are(make):
+    model, seen = transformer(), []
+    network, sparse = Network(module=model), SparseFrames(share=1.0, most=3)
+    makers = {
+        "pretraining": lambda *parts: FlowMatching(*parts, sparse=sparse),
+        "stage1": lambda *parts: Stage1(*parts, sparse=sparse),
+        "packed": lambda *parts: Stage2(*parts, draws=PyramidDraws(), sparse=sparse),
+        "one_level": lambda *parts: Stage2(*parts, draws=OneLevel(), sparse=sparse),
+    }
+    student = Player(name="student", module=model, trainables=FullTraining().attach(model), optim=OptimConfig(lr=1e-3))
+    method = makers[make](student, network, HashedCaptions(), GEOMETRY)
+    packed_velocity = model.packed_velocity
+
+    def watched(xs, *rest, frames):
+        seen.append(({x.shape[2] for x in xs}, frames))
+        return packed_velocity(xs, *rest, frames=frames)
+
+    model.packed_velocity = watched
+    for step in range(6):
+        method.backward("student", [clip(2)], Draws(0, step, (0,)), 1.0)
+    first = 0 if make == "pretraining" else 1 + GEOMETRY.history.total
+    assert len({frames for _, frames in seen}) > 1
+    for counts, frames in seen:
+        assert counts == {len(frames)} and set(frames) <= set(range(first, first + GEOMETRY.chunk_latent_frames))
