@@ -61,7 +61,7 @@ def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype:
 
     Raises: InputError when the tokenizer cannot be read or does not fit the text encoder.
     """
-    from helios.models.text_encoder import PromptEncoder, load_tokenizer, prompt_tokens
+    from helios.models.text_encoder import PromptEncoder, load_tokenizer
 
     tokenizer = load_tokenizer(info.path / TOKENIZER)
     rows = info.text_encoder_config.get("vocab_size", 0)
@@ -70,7 +70,7 @@ def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype:
             f"the checkpoint contradicts itself: its tokenizer knows {len(tokenizer)} tokens but its text encoder only "
             f"{rows}; take tokenizer/ and text_encoder/ from the same model"
         )
-    return PromptEncoder(tokenizer, lambda: load_text_encoder(info, device, dtype), max_tokens=prompt_tokens(tokenizer))
+    return PromptEncoder(tokenizer, lambda: load_text_encoder(info, device, dtype))
 
 
 def load_text_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:

@@ -29,11 +29,12 @@ class PromptEncoder:
     Args:
         tokenizer: a T5 tokenizer of ``transformers``.
         load_encoder: makes the UMT5 encoder, on its device, in evaluation mode.
-        max_tokens: S, the fixed length that prompts are padded to.
+        max_tokens: S, the fixed length that prompts are padded to; None for :func:`prompt_tokens` of the tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, load_encoder: Callable[[], nn.Module], *, max_tokens: int = MAX_TOKENS) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+    def __init__(self, tokenizer: Any, load_encoder: Callable[[], nn.Module], *, max_tokens: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = prompt_tokens(tokenizer) if max_tokens is None else max_tokens
         self._load_encoder = load_encoder
         self._encoder: nn.Module | None = None
         self._states: OrderedDict[str, Tensor] = OrderedDict()
@@ -41,7 +42,7 @@ class PromptEncoder:
 
     @classmethod
     def from_directory(
-        cls, path: str | Path, dtype: torch.dtype, device: torch.device | str, *, max_tokens: int = MAX_TOKENS
+        cls, path: str | Path, dtype: torch.dtype, device: torch.device | str, *, max_tokens: int | None = None
     ) -> "PromptEncoder":
         """From the ``tokenizer/`` and ``text_encoder/`` folders of any checkpoint in the Diffusers layout."""
         path = Path(path)
