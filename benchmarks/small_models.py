@@ -8,7 +8,6 @@ Sentences are held out: combinations of attributes and phrasings that training n
 """
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +19,13 @@ import torch
 import typer
 
 from helios import Helios
+from helios.bench.speed.machine import processor_name
+from helios.bench.toy import SEED, heldout_clips
 from helios.cli.options import parse_steps
 from helios.conditioning.timeline import Cue, Timeline
 from helios.data.toy import ATTRIBUTES, CHANCE, CHUNK_FRAMES, FPS, ToyChanges, ToyClips, score, score_segments
 
 RESULTS = Path(__file__).parent / "results" / "small"
-SEED = 20260402
 DRIFT_FRAMES = 1452
 
 Verdicts = list[dict[str, bool]]
@@ -49,22 +49,22 @@ class Run:
 
 def text(run: Run, count: int) -> dict[str, Verdicts]:
     """One chunk from a sentence."""
-    clips = _heldout(count)
-    return {"": [_judge(run(*_asked(clips, k), seed=k), clips, k) for k in _progress(count)]}
+    clips = heldout_clips(count)
+    return {"": [_judge(run(_sentence(clips, k), CHUNK_FRAMES, seed=k), clips, k) for k in _progress(count)]}
 
 
 def image(run: Run, count: int) -> dict[str, Verdicts]:
     """Two chunks from a sentence and its first picture: is the object kept?"""
-    clips = _heldout(count)
-    made = (run(_asked(clips, k)[0], 66, seed=k, image=clips.chunk(k, 0)[0]) for k in _progress(count))
+    clips = heldout_clips(count)
+    made = (run(_sentence(clips, k), 66, seed=k, image=clips.chunk(k, 0)[0]) for k in _progress(count))
     return {"": [_judge(frames, clips, k) for k, frames in enumerate(made)]}
 
 
 def video(run: Run, count: int) -> dict[str, Verdicts]:
     """Two chunks after two chunks of a clip: does the motion go on?"""
-    clips = _heldout(count, chunks=2)
+    clips = heldout_clips(count, chunks=2)
     starts = (np.concatenate([clips.chunk(k, c) for c in range(2)]) for k in _progress(count))
-    made = (run(_asked(clips, k)[0], 66, seed=k, video=start) for k, start in enumerate(starts))
+    made = (run(_sentence(clips, k), 66, seed=k, video=start) for k, start in enumerate(starts))
     return {"": [_judge(frames, clips, k) for k, frames in enumerate(made)]}
 
 
@@ -86,10 +86,10 @@ def timeline(run: Run, count: int) -> dict[str, Verdicts]:
 
 def drift(run: Run, count: int) -> dict[str, Verdicts]:
     """A minute of one sentence: the first and the last five seconds."""
-    clips, window = _heldout(count), 5 * FPS
+    clips, window = heldout_clips(count), 5 * FPS
     found: dict[str, Verdicts] = {"first 5 s": [], "last 5 s": []}
     for k in _progress(count):
-        frames = run(_asked(clips, k)[0], DRIFT_FRAMES, seed=k)
+        frames = run(_sentence(clips, k), DRIFT_FRAMES, seed=k)
         for name, part in (("first 5 s", frames[:window]), ("last 5 s", frames[-window:])):
             found[name].append(_judge(part, clips, k) | _colours(part))
     return found
@@ -100,7 +100,7 @@ def renderer(run: Run, count: int) -> dict[str, Verdicts]:
     from helios.checkpoints import load_vae
     from helios.training.methods.vae import to_signed
 
-    clips, vae = _heldout(count), load_vae(run.helios.info, "cpu")
+    clips, vae = heldout_clips(count), load_vae(run.helios.info, "cpu")
     drawn, rebuilt = [], []
     for k in _progress(count):
         frames = clips.chunk(k, 0)
@@ -144,7 +144,7 @@ def main(
         "accuracy": {name: _means(verdicts) for name, verdicts in found.items()},
         "fps": run.frames / run.seconds if run.seconds else None,
         "threads": threads,
-        "hardware": f"{_cpu()}, torch {torch.__version__}",
+        "hardware": f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}",
         "command": "python benchmarks/small_models.py " + " ".join(sys.argv[1:]),
     }
     path = RESULTS / "results.json"
@@ -180,12 +180,8 @@ def tables(entries: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _heldout(count: int, chunks: int = 1) -> ToyClips:
-    return ToyClips(seed=SEED, count=count, chunks=chunks, split="heldout", complete=True)
-
-
-def _asked(clips: ToyClips, number: int) -> tuple[str, int]:
-    return str(clips.describe(number)[1]), CHUNK_FRAMES
+def _sentence(clips: ToyClips, number: int) -> str:
+    return str(clips.describe(number)[1])
 
 
 def _judge(frames: np.ndarray, clips: ToyClips, number: int) -> dict[str, bool]:
@@ -205,12 +201,6 @@ def _progress(count: int) -> Iterator[int]:
     from rich.progress import track
 
     return iter(track(range(count), disable=not sys.stderr.isatty()))
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

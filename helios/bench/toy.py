@@ -1,13 +1,18 @@
 """The benchmark's own prompt set: scenes of the toy world, whose captions can be checked by looking at the pixels."""
 
+from typing import TYPE_CHECKING
+
 from helios.bench.prompts import Prompt, PromptSet
 from helios.errors import InputError
+
+if TYPE_CHECKING:
+    from helios.data.toy import ToyClips
 
 TOY_COUNT = 40
 TOY_FRAMES = 99
 HELDOUT_COUNT = 200
 CHUNK_FRAMES = 33
-_SEED = 20260402
+SEED = 20260402
 
 
 def toy_prompts(count: int = TOY_COUNT, *, num_frames: int = TOY_FRAMES) -> PromptSet:
@@ -29,7 +34,7 @@ def toy_prompts(count: int = TOY_COUNT, *, num_frames: int = TOY_FRAMES) -> Prom
         raise InputError(f"count={count}, num_frames={num_frames}: pass 1 or more")
     prompts = {}
     for number in range(1, count + 1):
-        rng = np.random.default_rng((_SEED, number))  # a prompt does not depend on how many are asked for
+        rng = np.random.default_rng((SEED, number))  # a prompt does not depend on how many are asked for
         split: Split = "train" if number % 2 else "heldout"
         scene = sample_scene(rng, split)
         free = (number - 1) // 2 % 4 == 3
@@ -45,13 +50,21 @@ def heldout_prompts(count: int = HELDOUT_COUNT, *, num_frames: int = CHUNK_FRAME
 
     Raises: InputError when ``count`` or ``num_frames`` is not positive.
     """
-    from helios.data.toy import ToyClips
-
     if count < 1 or num_frames < 1:
         raise InputError(f"count={count}, num_frames={num_frames}: pass 1 or more")
-    clips = ToyClips(seed=_SEED, count=count, split="heldout", complete=True)
+    clips = heldout_clips(count)
     prompts = {}
     for number in range(1, count + 1):
         scene, text = clips.describe(number - 1)
         prompts[number] = Prompt(id=number, text=str(text), duration=num_frames, scene=scene)
     return PromptSet(name="toy world, held out", prompts=prompts)
+
+
+def heldout_clips(count: int = HELDOUT_COUNT, *, chunks: int = 1) -> "ToyClips":
+    """The videos of :func:`heldout_prompts`; clip ``k`` belongs to prompt ``k + 1``, whatever its length.
+
+    Raises: InputError when ``count`` or ``chunks`` is not positive.
+    """
+    from helios.data.toy import ToyClips
+
+    return ToyClips(seed=SEED, count=count, chunks=chunks, split="heldout", complete=True)

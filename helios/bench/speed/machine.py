@@ -62,7 +62,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """Measure a machine; takes about a second."""
     return Machine(
         device=str(device),
-        processor=_processor(device),
+        processor=processor_name(device),
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         versions=_versions(),
@@ -83,7 +83,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor(device: torch.device) -> str:
+def processor_name(device: torch.device) -> str:
+    """What the maker calls the processor or the accelerator."""
     if device.type != "cpu":
         return torch.get_device_module(device).get_device_name(device)
     info = Path("/proc/cpuinfo")
