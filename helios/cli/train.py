@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -150,7 +150,7 @@ def _prepare(phases: "list[Phase]", folder: Path, *, device: str, quiet: bool, a
 
 
 @contextmanager
-def _progress(name: str, *, quiet: bool) -> Iterator["callable"]:
+def _progress(name: str, *, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
     """A bar with the loss and the time left on terminals, log lines elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
