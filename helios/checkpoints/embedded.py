@@ -106,7 +106,7 @@ def _assemble(variant: Variant, path: Path) -> None:
 
 @cache
 def _digest(folder: Path) -> str:
-    """Of names, sizes and configurations: another set of weights gets another place in the cache."""
+    """Of the names and the bytes of all files: another set of weights gets another place in the cache."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(file.relative_to(folder)).encode())
