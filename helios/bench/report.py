@@ -48,7 +48,7 @@ def write_report(
     """
     comparison = compare_folders(folders)
     places = dict(folders) if isinstance(folders, Mapping) else {Path(folder).name: folder for folder in folders}
-    runs = {name: _Run(Path(folder)) for name, folder in places.items()}
+    runs = {name: ResultsFolder(Path(folder)) for name, folder in places.items()}
     sections = [
         _scores(comparison),
         _state(comparison, runs),
@@ -69,7 +69,7 @@ def write_report(
     return path
 
 
-class _Run:
+class ResultsFolder:
     """What a results folder holds besides the merged file; parts that are not there are empty."""
 
     def __init__(self, folder: Path):
@@ -101,7 +101,7 @@ def _scores(comparison: Comparison) -> str:
     )
 
 
-def _state(comparison: Comparison, runs: Mapping[str, _Run]) -> str:
+def _state(comparison: Comparison, runs: Mapping[str, ResultsFolder]) -> str:
     items = []
     for name, merged in comparison.models.items():
         because = "; ".join(merged.get("partial_because", []))
@@ -133,16 +133,16 @@ def _offline(comparison: Comparison) -> str:
     )
 
 
-def _drift(runs: Mapping[str, _Run]) -> str:
+def _drift(runs: Mapping[str, ResultsFolder]) -> str:
     plots = []
     for statistic in CURVES:
-        curves = {label: curve for name, run in runs.items() for label, curve in _curves(name, run, statistic).items()}
+        curves = {label: curve for name, run in runs.items() for label, curve in curves_of(name, run, statistic).items()}
         if curves:
             plots.append(svg(drift_curves(curves, statistic)))
     return f'<h2>Drift over time</h2><div class="plots">{"".join(plots)}</div>' if plots else ""
 
 
-def _curves(model: str, run: _Run, statistic: str) -> dict[str, tuple[list[float], list[float]]]:
+def curves_of(model: str, run: ResultsFolder, statistic: str) -> dict[str, tuple[list[float], list[float]]]:
     """One curve per clip of a small run; of a larger one the mean, part by part, over its clips of ten parts."""
     rows = [row for row in run.rows if statistic in row.get("curves", {})]
     if len(rows) <= _MOST_CURVES:
@@ -160,7 +160,7 @@ def _curves(model: str, run: _Run, statistic: str) -> dict[str, tuple[list[float
     return {f"{model}: mean of {len(whole)} clips": (frames, values)}
 
 
-def _sheets(runs: Mapping[str, _Run]) -> str:
+def _sheets(runs: Mapping[str, ResultsFolder]) -> str:
     figures = []
     for name, run in runs.items():
         for row in run.rows[:_MOST_CLIPS]:
