@@ -159,20 +159,16 @@ class _Builder:
         return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
 
     def _adapt(self) -> Built:
-        model, captions = self._transformer(self.info), self._captions()
-        player = self._player(model, self.phase.training.attach(model))
-        network = Network(module=model, precision=self.phase.precision)
+        player, network, captions = self._student()
         stage = self.phase.stage
         method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.coarse, stage.sparse)
-        return self._built(method, model, network, captions)
+        return self._built(method, network.module, network, captions)
 
     def _pyramid(self) -> Built:
-        model, captions = self._transformer(self.info), self._captions()
-        player = self._player(model, self.phase.training.attach(model))
-        network = Network(module=model, precision=self.phase.precision)
+        player, network, captions = self._student()
         stage = self.phase.stage
         method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws, sparse=stage.sparse)
-        return self._built(method, model, network, captions)
+        return self._built(method, network.module, network, captions)
 
     def _ode(self) -> Built:
         model, captions = self._transformer(self.info), self._captions()
@@ -211,6 +207,12 @@ class _Builder:
         plan = student_plan(self.info, stage.student)
         method = Dmd(player, critic, network, scores, captions, plan, stage.config, adversary, turns)
         return self._built(method, model, network, captions)
+
+    def _student(self) -> tuple[Player, Network, Captions]:
+        """Of a stage that trains the starting checkpoint's transformer and needs no other network."""
+        model, captions = self._transformer(self.info), self._captions()
+        player = self._player(model, self.phase.training.attach(model))
+        return player, Network(module=model, precision=self.phase.precision), captions
 
     def _scores(self, base: nn.Module, training: Training) -> tuple[Scores, nn.Module, dict[str, nn.Parameter]]:
         wrap = partial(Network, precision=self.phase.precision, works_on=self.device)
