@@ -15,6 +15,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
+from helios.training.methods.sparse import SparseFrames
 from helios.training.methods.stage2 import OneLevel
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
@@ -47,6 +48,7 @@ PHASES = (
     "vae",
     "vae_decoder",
     "pretrain",
+    "pretrain_frames",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -120,9 +122,22 @@ def pretrain() -> Phase:
     )
 
 
+def pretrain_frames() -> Phase:
+    """One or two frames of a chunk at full size, as video models see pictures first."""
+    base = pretrain()
+    return replace(
+        base,
+        name="pretrain_frames",
+        stage=PretrainStage(sparse=SparseFrames(share=1.0, most=2)),
+        start=After(phase="pretrain"),
+        optim=MuonConfig(lr=0.02, schedule=Cosine(warmup=20, floor=0.1)),
+        run=replace(base.run, steps=900, batch_size=48, seed=51, probe_every=900),
+    )
+
+
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on."""
-    base = pretrain()
+    base = pretrain_frames()
     tasks = Tasks(
         mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
@@ -130,12 +145,12 @@ def stage1_init() -> Phase:
     return replace(
         base,
         name="stage1_init",
-        stage=AdaptStage(tasks=tasks, coarse=0.6),
-        start=After(phase="pretrain"),
+        stage=AdaptStage(tasks=tasks, sparse=SparseFrames(share=0.75, most=4)),
+        start=After(phase="pretrain_frames"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=110, seed=43, probe_every=110),
+        run=replace(base.run, steps=700, batch_size=16, seed=43, probe_every=700),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -147,38 +162,40 @@ def stage1_post() -> Phase:
         base,
         name="stage1_post",
         start=After(phase="stage1_init"),
-        stage=replace(base.stage, coarse=0.3),
+        stage=replace(base.stage, sparse=SparseFrames(share=0.5, most=4)),
         optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=30, seed=44, probe_every=30),
-        probes=replace(base.probes, long_chunks=0),
+        run=replace(base.run, steps=70, seed=44, probe_every=70),
     )
 
 
 def stage2_init() -> Phase:
-    """Three resolutions at once."""
+    """Three resolutions, one per step."""
     base = stage1_post()
     return replace(
         base,
         name="stage2_init",
-        stage=PyramidStage(tasks=base.stage.tasks, draws=OneLevel(shares=(0.4, 0.45, 0.15))),
+        stage=PyramidStage(
+            tasks=base.stage.tasks,
+            draws=OneLevel(shares=(0.35, 0.4, 0.25)),
+            sparse=SparseFrames(share=0.4, most=4),
+        ),
         start=After(phase="stage1_post"),
-        optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.3)),
-        run=replace(base.run, steps=300, seed=45, probe_every=300),
-        probes=replace(base.probes, steps=(6, 6, 6), long_chunks=0),
+        optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.2)),
+        run=replace(base.run, steps=1200, seed=45, probe_every=1200),
+        probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
 
 def stage2_post() -> Phase:
-    """Mid: every level once, at a lower rate."""
+    """Mid: whole chunks, finer levels more often, at a lower rate."""
     base = stage2_init()
     return replace(
         base,
         name="stage2_post",
-        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3))),
+        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3)), sparse=SparseFrames()),
         start=After(phase="stage2_init"),
-        optim=replace(base.optim, lr=0.003, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=90, seed=46, probe_every=90),
-        probes=replace(base.probes, long_chunks=0),
+        optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
+        run=replace(base.run, steps=110, seed=46, probe_every=110),
     )
 
 
