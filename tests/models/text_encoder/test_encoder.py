@@ -57,6 +57,17 @@ def test_bit_equal_to_the_published_encoding(checkpoint, load, dtype):
         assert torch.equal(encoder.encode([""]), negative_1SE)
 
 
+def test_prompts_are_padded_to_the_length_of_the_tokenizer(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "short")
+    settings_file = tmp_path / "short" / "tokenizer" / "tokenizer_config.json"
+    settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"model_max_length": 40}))
+    for encoder in (
+        PromptEncoder.from_directory(tmp_path / "short", torch.float32, "cpu"),
+        load_prompt_encoder(inspect(tmp_path / "short"), "cpu", torch.float32),
+    ):
+        assert encoder.encode(["x"]).shape == (1, 40, 32)
+
+
 def test_a_batch_equals_its_prompts_alone(load, pipeline):
     batch_BSE = load(torch.float32).encode(PROMPTS)
     alone_BSE = torch.cat([load(torch.float32).encode([prompt]) for prompt in PROMPTS])
