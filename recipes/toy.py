@@ -150,7 +150,7 @@ def stage1_init() -> Phase:
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=700, batch_size=16, seed=43, probe_every=700),
+        run=replace(base.run, steps=600, batch_size=16, seed=43, probe_every=600),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -181,7 +181,7 @@ def stage2_init() -> Phase:
         ),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=1200, seed=45, probe_every=1200),
+        run=replace(base.run, steps=1300, seed=45, probe_every=1300),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
@@ -207,11 +207,11 @@ def ode() -> Phase:
         name="ode",
         stage=OdeStage(loss=OdeLoss(chunks=2), student=StudentSampling(steps=(2, 2, 2))),
         start=After(phase="stage2_post"),
-        data=PromptPairs(count=48, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
+        data=PromptPairs(count=64, steps=(6, 6, 6), chunks=2, guidance=_GUIDED, batch=16),
         text=EncodedText(),
         optim=MuonConfig(lr=0.004, clip=10.0, schedule=Cosine(warmup=5)),
         ema=Ema(decay=0.95, start=10),
-        run=replace(base.run, steps=50, batch_size=8, seed=47, probe_every=50),
+        run=replace(base.run, steps=64, batch_size=8, seed=47, probe_every=64),
         probes=replace(base.probes, steps=None, guidance=None),
     )
 
