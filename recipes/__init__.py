@@ -3,6 +3,7 @@
 helios train toy.vae --workspace runs/toy
 helios train toy --workspace runs/toy
 helios train helios_14b.stage1_init --workspace runs/helios_14b
+helios train ablations --workspace runs/toy
 """
 
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from helios.errors import InputError
-from helios.training.phase import Phase
+from helios.training.phase import After, Phase, Start
 
-_MODULES = ("toy", "helios_14b", "finetune")
+_MODULES = ("toy", "helios_14b", "finetune", "ablations")
 
 
 def names() -> list[str]:
@@ -41,6 +42,17 @@ def find_all(name: str) -> list[str]:
     if name not in _MODULES:
         raise _unknown(name)
     return _phases_of(name)
+
+
+def origin(name: str) -> Start:
+    """What a module's first phase starts from; a module that begins in another one's workspace has that one's origin.
+
+    Args:
+        name: of the module, or of any of its phases.
+    """
+    start = find(find_all(name.partition(".")[0])[0])().start
+    homes = [f"{module}.{start.phase}" for module in _MODULES] if isinstance(start, After) else []
+    return next((origin(home) for home in homes if home in names()), start)
 
 
 def _phases_of(module: str) -> list[str]:

@@ -74,8 +74,7 @@ def train(
     folder = workspace or Path("runs") / names[0].partition(".")[0]
     phases = [_configured(name, settings or [], minutes) for name in names]
     if dry_run:
-        origin = recipes.find(recipes.find_all(names[0].partition(".")[0])[0])().start
-        _dry_run(phases, folder, origin, devices, as_json=as_json)
+        _dry_run(phases, folder, recipes.origin(names[0]), devices, as_json=as_json)
         return
     if threads is not None:
         _use_threads(threads)

@@ -135,6 +135,8 @@ class TaskMix:
         full: nothing dropped (continuation).
         still: the share of the image branch that is shown, as at sampling time, one still picture in both slots
             instead of two moments of a moving clip; clips must hold ``stills_TCHW``.
+        anchored: whether the anchor is shown at all. A model that is trained without it needs its slot empty in
+            sampling too.
     Raises: InputError when the four shares do not add up to 1.
     """
 
@@ -143,6 +145,7 @@ class TaskMix:
     v2v: float = 0.216
     full: float = 0.324
     still: float = 0.0
+    anchored: bool = True
 
     def __post_init__(self) -> None:
         shares = (self.t2v, self.i2v, self.v2v, self.full)
@@ -172,7 +175,7 @@ class TaskMix:
         for row, branch in enumerate(branches):
             kept = self._kept(branch, shortened[row], geometry)
             window_valid[row, : geometry.history.total - kept] = False
-            anchor_valid[row] &= branch != "t2v"
+            anchor_valid[row] &= self.anchored and branch != "t2v"
         past = replace(past, window_valid_BT=window_valid, anchor_valid_B1=anchor_valid)
         shown = torch.tensor([branch == "i2v" for branch in branches]) & sample.stills_valid_B & stills[:, 0]
         return _with_stills(past, sample.stills_BCTHW, shown).masked()
