@@ -49,7 +49,7 @@ from helios.training.plans import geometry_for, scheduler_of
 
 RESULTS = Path(__file__).parent / "results" / "ablations"
 RENDERER, REFERENCE, RESEEDED, NO_ANCHOR, BASE = "renderer", "reference", "reseeded", "no_anchor", "base"
-VARIED = ("undamaged", "noise_only", "blur_only", "exposure_only", "no_exposure", NO_ANCHOR, "no_i2v")
+VARIED = ("undamaged", "noise_only", "blur_only", NO_ANCHOR, "no_i2v")
 HISTORY = (REFERENCE, RESEEDED, *VARIED)
 DISTILLED = ("ode_then_dmd", "dmd_only", "dmd", "dmd_gan")
 MODELS = (RENDERER, *HISTORY, BASE, *DISTILLED)
@@ -95,8 +95,6 @@ CLAIMS = (
     Claim("Easy Anti-Drifting", "the end still shows the sentence", REFERENCE, "undamaged", "last"),
     Claim("all damages, not noise alone", "colours drift less", REFERENCE, "noise_only", "colour"),
     Claim("all damages, not blur alone", "colours drift less", REFERENCE, "blur_only", "colour"),
-    Claim("all damages, not exposure alone", "colours drift less", REFERENCE, "exposure_only", "colour"),
-    Claim("exposure beside noise and blur", "colours drift less", REFERENCE, "no_exposure", "colour"),
     Claim("first-frame anchor", "colours drift less", REFERENCE, NO_ANCHOR, "colour"),
     Claim("I2V branch", "the first second after a picture moves more", REFERENCE, "no_i2v", "movement"),
     Claim("I2V branch", "what the picture shows is kept", REFERENCE, "no_i2v", "kept"),

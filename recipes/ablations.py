@@ -12,10 +12,11 @@ a run leaves out was not learnt before. What they are compared for is in docs/ab
 from dataclasses import replace
 
 from helios.training.checkpoint import Keep
-from helios.training.corruption import AnyCorruption, NoCorruption, PerBatchCorruption, Saturation
+from helios.training.corruption import AnyCorruption, NoCorruption, PerBatchCorruption
 from helios.training.ema import NoEma
 from helios.training.methods.dmd import CoarseToFine
 from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.stage2 import OneLevel
 from helios.training.optim import Cosine
 from helios.training.phase import AdaptStage, After, NoProbes, Phase, Start
 from helios.training.sample import TaskMix
@@ -27,8 +28,6 @@ PHASES = (
     "undamaged",
     "noise_only",
     "blur_only",
-    "exposure_only",
-    "no_exposure",
     "no_anchor",
     "no_i2v",
     "base",
@@ -39,7 +38,7 @@ PHASES = (
     "dmd_gan",
 )
 
-STEPS = 110
+STEPS = 100
 DISTILLATION_STEPS = 40
 ONE_LEVEL_STEP_S = 1.4
 FULL_SIZE_STEP_S = 3.0
@@ -53,7 +52,7 @@ def reference() -> Phase:
     return _short(
         replace(
             base,
-            stage=replace(base.stage, sparse=SparseFrames()),
+            stage=replace(base.stage, draws=OneLevel(shares=(0.4, 0.45, 0.15)), sparse=SparseFrames()),
             start=After(phase="pretrain_frames"),
             optim=replace(base.optim, schedule=Cosine(warmup=10, floor=0.02)),
             run=replace(base.run, batch_size=16, seed=61),
@@ -82,16 +81,6 @@ def noise_only() -> Phase:
 def blur_only() -> Phase:
     """Of the damages loss of detail alone, down and up again."""
     return _damaged("blur_only", PerBatchCorruption(mode="random", noise=0.0))
-
-
-def exposure_only() -> Phase:
-    """Of the damages wrong exposure alone."""
-    return _damaged("exposure_only", Saturation())
-
-
-def no_exposure() -> Phase:
-    """Noise and loss of detail, about as often as in the paper's table for Base and Mid."""
-    return _damaged("no_exposure", PerBatchCorruption(mode="random"))
 
 
 def no_anchor() -> Phase:

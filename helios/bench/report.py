@@ -136,7 +136,9 @@ def _offline(comparison: Comparison) -> str:
 def _drift(runs: Mapping[str, ResultsFolder]) -> str:
     plots = []
     for statistic in CURVES:
-        curves = {label: curve for name, run in runs.items() for label, curve in curves_of(name, run, statistic).items()}
+        curves = {
+            label: curve for name, run in runs.items() for label, curve in curves_of(name, run, statistic).items()
+        }
         if curves:
             plots.append(svg(drift_curves(curves, statistic)))
     return f'<h2>Drift over time</h2><div class="plots">{"".join(plots)}</div>' if plots else ""

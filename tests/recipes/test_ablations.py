@@ -20,8 +20,6 @@ CORRUPTION, MIX = "stage.tasks.corruption.", "stage.tasks.mix."
         ("undamaged", "reference", (CORRUPTION,)),
         ("noise_only", "reference", (CORRUPTION,)),
         ("blur_only", "reference", (CORRUPTION,)),
-        ("exposure_only", "reference", (CORRUPTION,)),
-        ("no_exposure", "reference", (CORRUPTION,)),
         ("no_anchor", "reference", (MIX + "anchored",)),
         ("no_i2v", "reference", (MIX + "i2v", MIX + "full")),
         ("base", "reference", ("stage.type", "stage.law", "stage.coarse", "stage.draws", "run.steps")),
