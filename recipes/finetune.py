@@ -7,6 +7,7 @@ helios train finetune.lora --workspace runs/finetune
 from dataclasses import replace
 
 from helios.training.adapt import LoraTraining
+from helios.training.methods.sparse import SparseFrames
 from helios.training.optim import Cosine, OptimConfig
 from helios.training.phase import Checkpoint, NoProbes, Phase, PreparedData
 from helios.training.trainer import RunConfig
@@ -21,6 +22,7 @@ def lora() -> Phase:
     return replace(
         base,
         name="lora",
+        stage=replace(base.stage, sparse=SparseFrames(share=0.8, most=3)),
         start=Checkpoint(source="small-base"),
         data=PreparedData(folder="data"),
         training=LoraTraining(rank=32, patches=(), full=()),
