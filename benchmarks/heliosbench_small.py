@@ -49,7 +49,7 @@ class VideoSet:
 
 
 SETS = {
-    "short": VideoSet(title="Four seconds", num_frames=99, count=16),
+    "short": VideoSet(title="Four seconds", num_frames=99, count=10),
     "minute": VideoSet(title="One minute", num_frames=1452, count=2),
 }
 

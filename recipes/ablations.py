@@ -38,9 +38,9 @@ PHASES = (
     "dmd_gan",
 )
 
-STEPS = 100
-DISTILLATION_STEPS = 40
-ONE_LEVEL_STEP_S = 1.4
+STEPS = 80
+DISTILLATION_STEPS = 24
+ONE_LEVEL_STEP_S = 1.1
 FULL_SIZE_STEP_S = 3.0
 """Seconds of a training step of 16 whole chunks on two CPU cores: at one level of the pyramid, on average over the
 levels, and at full size. Their ratio decides how many steps ``base`` has; set both to what the machine takes."""
