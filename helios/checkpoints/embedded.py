@@ -25,6 +25,7 @@ SMALL = {f"small-{variant}": variant for variant in Variant}
 DEFAULT = f"small-{Variant.DISTILLED}"
 _OWN = (SCHEDULER, TRANSFORMER)
 _SHARED = tuple(component for component in COMPONENTS if component not in _OWN)
+_CARD = "README.md"
 _FILES = (MODEL_INDEX, PRESET_FILE)
 
 
@@ -56,7 +57,7 @@ def write_embedded(target: Path, checkpoints: Mapping[Variant, Path], dtype: tor
     """Store checkpoints with their shared parts once and their weights in half precision.
 
     Args:
-        target: folder to make; a folder of that name is replaced.
+        target: folder to make; a folder of that name is replaced, all but its model card.
         checkpoints: one per variant.
         dtype: of the stored weights.
     Raises: InputError when the checkpoints do not share their VAE, text encoder and tokenizer.
@@ -73,6 +74,8 @@ def write_embedded(target: Path, checkpoints: Mapping[Variant, Path], dtype: tor
                 _copy_rounded(source / component, draft / variant / component, dtype)
             for file in _FILES:
                 shutil.copy(source / file, draft / variant / file)
+        if (target / _CARD).is_file():
+            shutil.copy(target / _CARD, draft / _CARD)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     finally:

@@ -49,6 +49,13 @@ def test_weights_are_stored_once_and_in_half_precision(package):
         assert {value.dtype for value in load_file(package / name).values()} == {torch.float16}
 
 
+def test_new_weights_replace_everything_but_the_model_card(package, tiny):
+    (package / "README.md").write_text("the card")
+    (package / "old.safetensors").touch()
+    write_embedded(package, {variant: tiny(variant.value) for variant in Variant})
+    assert (package / "README.md").read_text() == "the card" and not (package / "old.safetensors").exists()
+
+
 def test_other_weights_get_another_place_in_the_cache(package, tiny):
     before = embedded_checkpoint()
     (package / "vae" / "config.json").write_text((package / "vae" / "config.json").read_text() + "\n")
