@@ -74,7 +74,7 @@ FIGURES = {
     "contrast": Figure("contrast drift", 100),
     "seam": Figure("seam"),
     "detail_gap": Figure("detail, distance from real clips", 100),
-    "movement": Figure("movement after a picture, % of real clips", 100, higher_is_better=True),
+    "movement": Figure("movement after a picture, % of real clips, at most 100", 100, higher_is_better=True),
     "kept": Figure("right after a picture, %", 100, higher_is_better=True),
 }
 
@@ -305,7 +305,7 @@ def judge(
 def comparable(entries: Mapping[str, dict], settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     """Per model its figures by sentence, of those that were measured with these settings.
 
-    Movement is in shares of the renderer's mean, detail becomes its distance from the renderer's on the same sentence.
+    Movement is in shares of the renderer's mean, cut at 1 because flicker counts as movement; detail becomes its distance from the renderer's on the same sentence.
     """
     found = {
         name: {figure: np.array(values) for figure, values in entries[name]["figures"].items()}
@@ -315,7 +315,7 @@ def comparable(entries: Mapping[str, dict], settings: Settings) -> dict[str, dic
     for figures in found.values() if RENDERER in found else ():
         figures["detail_gap"] = np.abs(figures["detail"] - found[RENDERER]["detail"])
         if "flow" in figures:
-            figures["movement"] = figures["flow"] / found[RENDERER]["flow"].mean()
+            figures["movement"] = np.minimum(figures["flow"] / found[RENDERER]["flow"].mean(), 1.0)
     return found
 
 
@@ -367,7 +367,7 @@ def models_table(entries: Mapping[str, dict], found: Mapping[str, Mapping[str, n
 
 
 RULE = """A claim holds (yes) when the part's advantage, over the same sentences from the same noise, is more than two standard
-errors over sentences and more than the difference that another seed of training makes; no when that is true of the
+errors over sentences and, where another seed was trained, more than the difference that it makes; no when that is true of the
 disadvantage; otherwise not resolved. After ± stands one standard error. No other repetition of training is in it."""
 
 

@@ -49,39 +49,35 @@ class VideoSet:
 
 
 SETS = {
-    "short": VideoSet(title="Four seconds", num_frames=99, count=10),
-    "minute": VideoSet(title="One minute", num_frames=1452, count=2),
+    "short": VideoSet(title="Four seconds", num_frames=99, count=6),
+    "minute": VideoSet(title="One minute", num_frames=1452, count=1),
 }
 
 
 def main(
     scores: Annotated[Path, typer.Option(help="Results folders, kept for the next run.")] = Path("outputs/heliosbench"),
-    threads: Annotated[int, typer.Option()] = 2,
-    fewer: Annotated[int, typer.Option(help="Divide the number of videos by this, for a trial.")] = 1,
     page: Annotated[Path, typer.Option(help="The Markdown page; plots and HTML go beside it.")] = (
         DOCS / "heliosbench-small.md"
     ),
 ) -> None:
     """Make the videos, score them, write the page."""
-    torch.set_num_threads(threads)
     sections, report = [], {}
     for name, videos in SETS.items():
-        count = max(1, videos.count // fewer)
         folders = {model: scores / name / model for model in MODELS}
         for model, folder in folders.items():
-            score(model, videos, count, folder)
-        sections.append(section(name, videos, count, folders, page.parent / "images"))
+            score(model, videos, folder)
+        sections.append(section(name, videos, folders, page.parent / "images"))
         report |= {f"{model}, {videos.title.lower()}": folder for model, folder in folders.items()}
     write_report(report, page.with_suffix(".html"), title="HeliosBench of the small models")
-    page.write_text(HEAD.format(machine=machine(threads), html=page.with_suffix(".html").name) + "\n".join(sections))
+    page.write_text(HEAD.format(machine=machine(), html=page.with_suffix(".html").name) + "\n".join(sections))
     typer.echo(f"written: {page}")
 
 
-def score(model: str, videos: VideoSet, count: int, folder: Path) -> None:
+def score(model: str, videos: VideoSet, folder: Path) -> None:
     """Drive one model through the prompts of one set."""
     loaded = Helios.from_pretrained(model, device="cpu", dtype="float32")
     prompts = toy_prompts()
-    chosen = list(prompts.prompts.values())[:count]
+    chosen = list(prompts.prompts.values())[: videos.count]
     listing = from_model(HeliosMaker(loaded, name=model), chosen, num_frames=videos.num_frames, seed=0)
     began = time.perf_counter()
 
@@ -97,7 +93,7 @@ def score(model: str, videos: VideoSet, count: int, folder: Path) -> None:
         sys.exit(f"{model}: {outcome.failed or outcome.skipped}")
 
 
-def section(name: str, videos: VideoSet, count: int, folders: Mapping[str, Path], images: Path) -> str:
+def section(name: str, videos: VideoSet, folders: Mapping[str, Path], images: Path) -> str:
     """Table, plots and one contact sheet per model."""
     comparison = compare_folders(folders)
     values = comparison.offline()
@@ -107,7 +103,7 @@ def section(name: str, videos: VideoSet, count: int, folders: Mapping[str, Path]
     images.mkdir(parents=True, exist_ok=True)
     save(bars(ratings, f"{videos.title}: offline ratings, 1 to 10"), images / f"heliosbench-{name}.png")
     runs = {model: ResultsFolder(folder) for model, folder in folders.items()}
-    lines = [f"## {videos.title}: {count} videos of {videos.num_frames} frames per model", "", table]
+    lines = [f"## {videos.title}: {videos.count} videos of {videos.num_frames} frames per model", "", table]
     lines += [f"![Ratings](images/heliosbench-{name}.png)", ""]
     if videos.num_frames > SETS["short"].num_frames:
         for statistic in CURVES:
@@ -118,17 +114,17 @@ def section(name: str, videos: VideoSet, count: int, folders: Mapping[str, Path]
             save(drift_curves(curves, f"{statistic} over time"), picture)
             lines += [f"![{statistic} over time](images/{picture.name})", ""]
     for model, folder in folders.items():
-        sheet = min((folder / "sheets").iterdir())
+        sheet = folder / "sheets" / f"{runs[model].rows[0]['video_name']}.jpg"
         picture = images / f"heliosbench-{name}-{model}{sheet.suffix}"
         shutil.copyfile(sheet, picture)
         lines += [f"{model}, first prompt:", "", f"![{model}](images/{picture.name})", ""]
     return "\n".join(lines)
 
 
-def machine(threads: int) -> str:
-    """Where the videos were made."""
+def machine() -> str:
+    """Where the page was made; the benchmark drives a model with one thread."""
     processor = processor_name(torch.device("cpu"))
-    return f"{processor}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{processor}, one thread, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 HEAD = f"""# HeliosBench of the small models

@@ -34,15 +34,19 @@ Verdicts = list[dict[str, bool]]
 class Run:
     """One model with its settings; counts frames and seconds."""
 
-    def __init__(self, model: str, steps: tuple[int, ...] | None, threads: int):
+    def __init__(self, model: str, steps: tuple[int, ...] | None, guidance: float | None, threads: int):
         torch.set_num_threads(threads)
         self.helios = Helios.from_pretrained(model, device="cpu", dtype="float32")
-        self.settings = {} if steps is None else {"steps": steps}
+        preset = self.helios.info.preset
+        self.steps = preset.steps if steps is None else steps
+        self.guidance = getattr(preset.guidance, "scale", 1.0) if guidance is None else guidance
         self.frames, self.seconds = 0, 0.0
 
     def __call__(self, prompt: str | None, num_frames: int, seed: int, **more) -> np.ndarray:
         began = time.perf_counter()
-        frames = self.helios.generate(prompt, num_frames=num_frames, seed=seed, **self.settings, **more).frames
+        frames = self.helios.generate(
+            prompt, num_frames=num_frames, seed=seed, steps=self.steps, guidance=self.guidance, **more
+        ).frames
         self.frames, self.seconds = self.frames + len(frames), self.seconds + time.perf_counter() - began
         return frames
 
@@ -127,19 +131,20 @@ def main(
     task: Annotated[str, typer.Argument(help=", ".join(TASKS))],
     model: Annotated[str, typer.Option("--model", "-m")] = "small-distilled",
     steps: Annotated[str | None, typer.Option("--steps")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance")] = None,
     count: Annotated[int | None, typer.Option("--count", "-n")] = None,
     threads: Annotated[int, typer.Option("--threads")] = 2,
     label: Annotated[str | None, typer.Option("--label", help="In the tables; default: the model's name.")] = None,
 ) -> None:
     """Measure one task of one model."""
     count = count or COUNTS[task]
-    run = Run(model, parse_steps(steps), threads)
+    run = Run(model, parse_steps(steps), guidance, threads)
     found = TASKS[task](run, count)
-    chosen = parse_steps(steps) or run.helios.info.preset.steps
     entry = {
         "task": task,
         "model": label or model,
-        "steps": "+".join(map(str, chosen)),
+        "steps": "+".join(map(str, run.steps)),
+        "guidance": run.guidance,
         "count": count,
         "accuracy": {name: _means(verdicts) for name, verdicts in found.items()},
         "fps": run.frames / run.seconds if run.seconds else None,
@@ -150,7 +155,7 @@ def main(
     path = RESULTS / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = json.loads(path.read_text()) if path.is_file() else []
-    key = ("task", "model", "steps")
+    key = ("task", "model", "steps", "guidance")
     entries = [other for other in entries if any(other[name] != entry[name] for name in key)] + [entry]
     path.write_text(json.dumps(entries, indent=1) + "\n")
     (RESULTS / "results.md").write_text(tables(entries))
@@ -165,17 +170,19 @@ def tables(entries: list[dict]) -> str:
         if not own:
             continue
         names = list(dict.fromkeys(name for entry in own for part in entry["accuracy"].values() for name in part))
-        lines += [f"### {task}", "", f"| model | steps | videos | {' | '.join(names)} | fps |"]
-        lines += ["|---|---|--:|" + "--:|" * (len(names) + 1)]
+        lines += [f"### {task}", "", f"| model | steps | guidance | videos | {' | '.join(names)} | fps |"]
+        lines += ["|---|---|--:|--:|" + "--:|" * (len(names) + 1)]
         for entry in own:
             for part, means in entry["accuracy"].items():
                 title = f"{entry['model']}{f', {part}' if part else ''}"
                 shares = " | ".join(f"{100 * means[name]:.0f}" if name in means else "" for name in names)
                 speed = f"{entry['fps']:.1f}" if entry["fps"] else ""
-                lines.append(f"| {title} | {entry['steps']} | {entry['count']} | {shares} | {speed} |")
+                lines.append(
+                    f"| {title} | {entry['steps']} | {entry['guidance']:g} | {entry['count']} | {shares} | {speed} |"
+                )
         if task == "text":
             chance = " | ".join(f"{100 * CHANCE[name]:.0f}" if name in CHANCE else "" for name in names)
-            lines.append(f"| chance | | | {chance} | |")
+            lines.append(f"| chance | | | | {chance} | |")
         lines += ["", *(f"`{entry['command']}`  " for entry in own), f"{own[-1]['hardware']}", ""]
     return "\n".join(lines)
 

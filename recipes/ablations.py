@@ -15,7 +15,7 @@ from helios.training.checkpoint import Keep
 from helios.training.corruption import AnyCorruption, NoCorruption, PerBatchCorruption
 from helios.training.ema import NoEma
 from helios.training.methods.dmd import CoarseToFine
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.sparse import WholeChunks
 from helios.training.methods.stage2 import OneLevel
 from helios.training.optim import Cosine
 from helios.training.phase import AdaptStage, After, NoProbes, Phase, Start
@@ -52,7 +52,7 @@ def reference() -> Phase:
     return _short(
         replace(
             base,
-            stage=replace(base.stage, draws=OneLevel(shares=(0.4, 0.45, 0.15)), sparse=SparseFrames()),
+            stage=replace(base.stage, draws=OneLevel(shares=(0.4, 0.45, 0.15)), sparse=WholeChunks()),
             start=After(phase="pretrain_frames"),
             optim=replace(base.optim, schedule=Cosine(warmup=10, floor=0.02)),
             run=replace(base.run, batch_size=16, seed=61),
@@ -70,28 +70,28 @@ def reseeded() -> Phase:
 
 def undamaged() -> Phase:
     """Without Easy Anti-Drifting: a history that is always right."""
-    return _damaged("undamaged", NoCorruption())
+    return _with_tasks("undamaged", corruption=NoCorruption())
 
 
 def noise_only() -> Phase:
     """Of the damages noise alone, as in the published configuration of Base and Mid."""
-    return _damaged("noise_only", PerBatchCorruption(mode="noise"))
+    return _with_tasks("noise_only", corruption=PerBatchCorruption(mode="noise"))
 
 
 def blur_only() -> Phase:
     """Of the damages loss of detail alone, down and up again."""
-    return _damaged("blur_only", PerBatchCorruption(mode="random", noise=0.0))
+    return _with_tasks("blur_only", corruption=PerBatchCorruption(mode="random", noise=0.0))
 
 
 def no_anchor() -> Phase:
     """Without the first frame: its slot is always empty, and has to be when the model is sampled."""
-    return _mixed("no_anchor", replace(_mix(), anchored=False))
+    return _with_tasks("no_anchor", mix=replace(_mix(), anchored=False))
 
 
 def no_i2v() -> Phase:
     """Without the image branch; its share goes to whole histories."""
     mix = _mix()
-    return _mixed("no_i2v", replace(mix, i2v=0.0, full=mix.full + mix.i2v))
+    return _with_tasks("no_i2v", mix=replace(mix, i2v=0.0, full=mix.full + mix.i2v))
 
 
 def base() -> Phase:
@@ -139,19 +139,13 @@ def _short(phase: Phase, name: str, steps: int) -> Phase:
     return replace(phase, name=f"ablations.{name}", run=run, probes=NoProbes())
 
 
-def _damaged(name: str, corruption: AnyCorruption) -> Phase:
-    base = reference()
-    tasks = replace(base.stage.tasks, corruption=corruption)
-    return replace(base, name=f"ablations.{name}", stage=replace(base.stage, tasks=tasks))
-
-
 def _mix() -> TaskMix:
     return reference().stage.tasks.mix
 
 
-def _mixed(name: str, mix: TaskMix) -> Phase:
+def _with_tasks(name: str, **changes: AnyCorruption | TaskMix) -> Phase:
     base = reference()
-    tasks = replace(base.stage.tasks, mix=mix)
+    tasks = replace(base.stage.tasks, **changes)
     return replace(base, name=f"ablations.{name}", stage=replace(base.stage, tasks=tasks))
 
 

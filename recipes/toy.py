@@ -15,7 +15,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.methods.stage2 import OneLevel
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
@@ -70,6 +70,7 @@ def vae() -> Phase:
         transformer=SmallTransformer(heads=5, head_width=32, rope=(12, 10, 10), hidden=640, layers=6),
         height=64,
         width=64,
+        guidance=_GUIDED.scale,
     )
     return Phase(
         name="vae",
@@ -123,7 +124,7 @@ def pretrain() -> Phase:
 
 
 def pretrain_frames() -> Phase:
-    """One or two frames of a chunk at full size, as video models see pictures first."""
+    """One or two frames of a chunk at full size: what pictures look like."""
     base = pretrain()
     return replace(
         base,
@@ -156,7 +157,7 @@ def stage1_init() -> Phase:
 
 
 def stage1_post() -> Phase:
-    """Base: the same at a lower rate."""
+    """Base: the same at a lower rate, with more whole chunks."""
     base = stage1_init()
     return replace(
         base,
@@ -192,7 +193,7 @@ def stage2_post() -> Phase:
     return replace(
         base,
         name="stage2_post",
-        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3)), sparse=SparseFrames()),
+        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3)), sparse=WholeChunks()),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
         run=replace(base.run, steps=110, seed=46, probe_every=110),

@@ -1,7 +1,8 @@
 """What a checkpoint recommends for a call: size, length, steps, guidance.
 
-The values per variant are the published ones. A checkpoint that was trained at another size says so in an optional
-file of ours (``helios.json``) beside ``model_index.json``; every other loader passes over it.
+The values per variant are the published ones. A checkpoint that was trained at another size, or is best guided at
+another scale, says so in an optional file of ours (``helios.json``) beside ``model_index.json``; every other loader
+passes over it.
 """
 
 import logging
@@ -61,12 +62,14 @@ class OwnSettings:
 
     Args:
         num_frames, height, width: the size it was trained at, where that is not the released one.
+        guidance: the scale that suits it, where that is not the released one; a model without guidance stays so.
         random_weights: nothing was trained; videos are noise.
     """
 
     num_frames: int | None = None
     height: int | None = None
     width: int | None = None
+    guidance: float | None = None
     random_weights: bool = False
 
     def __post_init__(self) -> None:
@@ -76,17 +79,25 @@ class OwnSettings:
                 raise InputError(
                     f"{PRESET_FILE} says {name}={value!r}: write a whole number above 0 or remove the file"
                 )
+        numeric = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
+        if self.guidance is not None and not (numeric and self.guidance > 1):
+            raise InputError(
+                f"{PRESET_FILE} says guidance={self.guidance!r}: write a number above 1 or remove the file"
+            )
 
     def applied_to(self, published: Preset) -> Preset:
-        """The published preset at the checkpoint's own size."""
+        """The published preset at the checkpoint's own size and guidance."""
         sizes = {name: getattr(self, name) for name in ("num_frames", "height", "width")}
-        return replace(published, **{name: value for name, value in sizes.items() if value is not None})
+        own = {name: value for name, value in sizes.items() if value is not None}
+        if self.guidance is not None and published.guidance.needs_negative:
+            own["guidance"] = replace(published.guidance, scale=float(self.guidance))
+        return replace(published, **own)
 
 
 def read_own_settings(path: Path) -> OwnSettings:
     """Read the optional file of a checkpoint directory.
 
-    Raises: InputError when a size in it is not a positive whole number.
+    Raises: InputError when a size in it is not a positive whole number, or the guidance not above 1.
     """
     file = path / PRESET_FILE
     given = read_json(file) if file.is_file() else {}

@@ -161,7 +161,7 @@ class _Builder:
     def _adapt(self) -> Built:
         player, network, captions = self._student()
         stage = self.phase.stage
-        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.coarse, stage.sparse)
+        method = Stage1(player, network, captions, self.geometry, stage.tasks, stage.law, stage.sparse)
         return self._built(method, network.module, network, captions)
 
     def _pyramid(self) -> Built:

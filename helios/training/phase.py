@@ -16,7 +16,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import DmdConfig
 from helios.training.methods.gan import AdversaryConfig, NoAdversary
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.methods.stage2 import OneLevel, PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss, Whole
@@ -177,7 +177,7 @@ class PretrainStage:
 
     law: LogitNormal | Uniform = LogitNormal()
     coarse: float = 0.0
-    sparse: SparseFrames = SparseFrames()
+    sparse: WholeChunks | SparseFrames = WholeChunks()
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)
@@ -190,14 +190,12 @@ class AdaptStage:
     Args:
         tasks: branches and damages of the history.
         law: distribution of the noise level.
-        coarse: share of steps in which the chunk has half the height and width.
         sparse: steps on a few frames of the chunk.
     """
 
     tasks: Tasks = Tasks()
     law: LogitNormal | Uniform = LogitNormal()
-    coarse: float = 0.0
-    sparse: SparseFrames = SparseFrames()
+    sparse: WholeChunks | SparseFrames = WholeChunks()
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)
@@ -215,7 +213,7 @@ class PyramidStage:
 
     tasks: Tasks = Tasks()
     draws: PyramidDraws | OneLevel = PyramidDraws()
-    sparse: SparseFrames = SparseFrames()
+    sparse: WholeChunks | SparseFrames = WholeChunks()
 
     variant = Variant.MID
     starts_from = (Variant.BASE, Variant.MID)

@@ -150,6 +150,7 @@ class SmallModel:
         vae, text, transformer: its parts.
         height, width: pixels it will be trained at.
         num_frames: what it makes by default.
+        guidance: the scale it is best sampled with, where the variant is guided; None for the published one.
         seed: of the first weights.
     """
 
@@ -159,6 +160,7 @@ class SmallModel:
     height: int = 64
     width: int = 64
     num_frames: int = 99
+    guidance: float | None = None
     seed: int = 0
 
     def write(self, folder: Path, corpus: Iterable[str]) -> Path:
@@ -183,7 +185,9 @@ class SmallModel:
                 vae=vae,
                 text_encoder=parts / "text_encoder",
                 tokenizer=parts / "tokenizer",
-                own=OwnSettings(height=self.height, width=self.width, num_frames=self.num_frames),
+                own=OwnSettings(
+                    height=self.height, width=self.width, num_frames=self.num_frames, guidance=self.guidance
+                ),
             )
 
 

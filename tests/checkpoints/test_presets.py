@@ -7,6 +7,7 @@ import pytest
 
 from helios.checkpoints.layout import Variant
 from helios.checkpoints.presets import OwnSettings, preset_for, read_own_settings, write_own_settings
+from helios.conditioning.guidance import ClassifierFree, ClassifierFreeZeroStar
 from helios.errors import InputError
 
 
@@ -27,6 +28,26 @@ def test_own_settings_survive_the_file(tmp_path):
     applied = own.applied_to(published)
     assert (applied.num_frames, applied.height, applied.width) == (33, 64, 96)
     assert (applied.steps, applied.guidance) == (published.steps, published.guidance)
+
+
+def test_a_guidance_of_its_own_keeps_the_kind_and_leaves_distilled_alone(tmp_path):
+    write_own_settings(tmp_path, OwnSettings(guidance=3.0))
+    own = read_own_settings(tmp_path)
+    base, mid = (
+        preset_for(variant, levels=levels, zero_star=star)
+        for variant, levels, star in ((Variant.BASE, 1, False), (Variant.MID, 3, True))
+    )
+    assert own.applied_to(base).guidance == ClassifierFree(scale=3.0)
+    assert own.applied_to(mid).guidance == ClassifierFreeZeroStar(scale=3.0)
+    distilled = preset_for(Variant.DISTILLED, levels=3, zero_star=False)
+    assert own.applied_to(distilled) == distilled
+
+
+@pytest.mark.parametrize("value", [1, 0.5, "3", True])
+def test_a_guidance_that_guides_nothing_is_refused(tmp_path, value):
+    (tmp_path / "helios.json").write_text(json.dumps({"guidance": value}))
+    with pytest.raises(InputError, match="helios.json says guidance=.*: write a number above 1"):
+        read_own_settings(tmp_path)
 
 
 def test_nothing_to_say_writes_nothing(tmp_path):

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from helios.errors import InputError
 from helios.training.player import Player
 from helios.training.seeds import Draws
 
@@ -35,3 +36,14 @@ class Method(Protocol):
         Returns: numbers for the curves, among them ``loss``: scalars without graph, not multiplied by ``scale``.
         """
         ...
+
+
+def checked_share(**named: float) -> float:
+    """The one share that is given by name, when it is one.
+
+    Raises: InputError otherwise.
+    """
+    ((name, share),) = named.items()
+    if not 0 <= share <= 1:
+        raise InputError(f"{name}={share} is not a share of steps: use 0 to 1")
+    return share

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from helios.errors import InputError
 from helios.schedulers.renoise import downsample_mean
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.base import checked_share
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw, look_up
 from helios.training.player import Player
@@ -71,7 +71,7 @@ class FlowMatching:
         geometry: Geometry,
         law: NoiseLaw = LogitNormal(),
         coarse: float = 0.0,
-        sparse: SparseFrames = SparseFrames(),
+        sparse: WholeChunks | SparseFrames = WholeChunks(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
@@ -97,17 +97,6 @@ class FlowMatching:
 def sometimes_coarse(x0_BCTHW: Tensor, share: float, draws: Draws) -> Tensor:
     """Half the height and width in a share of the steps, the same steps on all ranks."""
     return downsample_mean(x0_BCTHW) if draws.synchronous(Purpose.COARSE).random() < share else x0_BCTHW
-
-
-def checked_share(**named: float) -> float:
-    """The one share that is given by name, when it is one.
-
-    Raises: InputError otherwise.
-    """
-    ((name, share),) = named.items()
-    if not 0 <= share <= 1:
-        raise InputError(f"{name}={share} is not a share of steps: use 0 to 1")
-    return share
 
 
 def blend(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> Tensor:

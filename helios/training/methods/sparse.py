@@ -1,8 +1,9 @@
 """Steps on a few latent frames of a chunk, at their own places in time.
 
-A transformer knows a token's time from its rotary position, so any subset of frames is a valid, shorter sequence: one
-frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two or three teach what moves.
-Models are trained on pictures before videos for the same reason.
+A transformer knows a token's time from its rotary position, so any subset of frames is a valid, shorter sequence: without
+a history one frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two or three teach
+what moves. Models are trained on pictures before videos for the same reason. A history is always whole, and then the
+saving is smaller.
 
 B batch, C channels, T latent frames, H W latent height and width.
 """
@@ -12,7 +13,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from helios.errors import InputError
+from helios.training.methods.base import checked_share
 from helios.training.seeds import Draws, Purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeChunks:
+    """Every step has all frames."""
+
+    def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
+        """The frames of this step and their time positions."""
+        return x0_BCTHW, positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +36,11 @@ class SparseFrames:
     Raises: InputError for a share outside 0 to 1 or no frame.
     """
 
-    share: float = 0.0
+    share: float
     most: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise InputError(f"share={self.share} is not a share of steps: use 0 to 1")
+        checked_share(share=self.share)
         if self.most < 1:
             raise InputError(f"most={self.most} keeps no frame: use 1 or more")
 

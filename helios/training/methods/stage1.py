@@ -6,8 +6,8 @@ from torch import Tensor
 
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
-from helios.training.methods.flow_matching import FlowPoint, checked_share, sometimes_coarse, squared_error
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.flow_matching import FlowPoint, squared_error
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.methods.task import Tasks, make_task
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw
@@ -23,7 +23,6 @@ class Stage1:
         student, network, captions, geometry: as in :class:`helios.training.methods.flow_matching.FlowMatching`.
         tasks: branches and damages of the history.
         law: distribution of the noise level.
-        coarse: share of steps in which the chunk, not its history, has half the height and width.
         sparse: steps on a few frames of the chunk, after its whole history.
     """
 
@@ -35,12 +34,11 @@ class Stage1:
         geometry: Geometry,
         tasks: Tasks = Tasks(),
         law: NoiseLaw = LogitNormal(),
-        coarse: float = 0.0,
-        sparse: SparseFrames = SparseFrames(),
+        sparse: WholeChunks | SparseFrames = WholeChunks(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.law, self.coarse, self.sparse = tasks, law, checked_share(coarse=coarse), sparse
+        self.tasks, self.law, self.sparse = tasks, law, sparse
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -57,12 +55,8 @@ class Stage1:
             device=self.network.device,
         )
         text = self.network.encode_text(task.text_BSE)
-        streams = task.streams(self.geometry)
-        history = self.network.encode_history(streams)
-        target_BCTHW = sometimes_coarse(task.target_BCTHW, self.coarse, draws)
-        target_BCTHW, frames = self.sparse.take(
-            target_BCTHW, streams.positions(self.geometry.chunk_latent_frames).noisy, draws
-        )
+        history = self.network.encode_history(task.streams(self.geometry))
+        target_BCTHW, frames = self.sparse.take(task.target_BCTHW, self.geometry.positions.noisy, draws)
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, history, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)

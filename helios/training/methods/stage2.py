@@ -16,7 +16,7 @@ from helios.schedulers.stages import PyramidStages
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
 from helios.training.methods.flow_matching import squared_error
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.methods.task import ChunkTask, Tasks, make_task
 from helios.training.network import Network
 from helios.training.noise_levels import NoiseLaw, Uniform, look_up
@@ -174,7 +174,7 @@ def draw_levels(
 
 
 class Stage2:
-    """Every level of the pyramid is learnt at once; the history stays at full resolution and is shared by all draws.
+    """Every level of the pyramid is learnt in one network; the history stays at full resolution and is shared by all draws.
 
     Args:
         student, network, captions, geometry, tasks: as in :class:`helios.training.methods.stage1.Stage1`.
@@ -192,7 +192,7 @@ class Stage2:
         tasks: Tasks = Tasks(),
         stages: PyramidStages = PyramidStages(),
         draws: PyramidDraws | OneLevel = PyramidDraws(),
-        sparse: SparseFrames = SparseFrames(),
+        sparse: WholeChunks | SparseFrames = WholeChunks(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
@@ -212,12 +212,9 @@ class Stage2:
             geometry=self.geometry,
             device=self.network.device,
         )
-        streams = task.streams(self.geometry)
-        target_BCTHW, frames = self.sparse.take(
-            task.target_BCTHW, streams.positions(self.geometry.chunk_latent_frames).noisy, draws
-        )
+        target_BCTHW, frames = self.sparse.take(task.target_BCTHW, self.geometry.positions.noisy, draws)
         points = self.draws.make(target_BCTHW, self.stages, draws)
-        losses = self.draws.passes.backward(self.network, points, task, streams, scale, frames)
+        losses = self.draws.passes.backward(self.network, points, task, task.streams(self.geometry), scale, frames)
         numbers = {"loss": sum(losses) / len(losses)}
         for level in sorted({point.level for point in points}):
             own = [loss for loss, point in zip(losses, points) if point.level == level]

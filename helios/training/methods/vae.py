@@ -14,7 +14,7 @@ from helios.models.vae import HeliosVAE
 from helios.models.vae.vae import sample_posterior
 from helios.schedulers.renoise import downsample_mean
 from helios.training.clips import PixelClip
-from helios.training.methods.flow_matching import checked_share
+from helios.training.methods.base import checked_share
 from helios.training.network import Float32, Precision
 from helios.training.player import Player
 from helios.training.seeds import Draws, Purpose

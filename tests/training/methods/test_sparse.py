@@ -6,7 +6,7 @@ import torch
 from helios.errors import InputError
 from helios.training.adapt import FullTraining
 from helios.training.methods.flow_matching import FlowMatching
-from helios.training.methods.sparse import SparseFrames
+from helios.training.methods.sparse import SparseFrames, WholeChunks
 from helios.training.methods.stage1 import Stage1
 from helios.training.methods.stage2 import OneLevel, PyramidDraws, Stage2
 from helios.training.network import Network
@@ -20,7 +20,9 @@ CHUNK = torch.arange(9.0).view(1, 1, 9, 1, 1)
 POSITIONS = tuple(range(20, 29))
 
 
-def taken(sparse: SparseFrames, step: int, samples: tuple[int, ...] = (0,)) -> tuple[torch.Tensor, tuple[int, ...]]:
+def taken(
+    sparse: WholeChunks | SparseFrames, step: int, samples: tuple[int, ...] = (0,)
+) -> tuple[torch.Tensor, tuple[int, ...]]:
     return sparse.take(CHUNK, POSITIONS, Draws(7, step, samples))
 
 
@@ -41,10 +43,12 @@ def test_every_rank_keeps_the_same_frames():
 def test_share_says_how_many_steps_are_sparse():
     whole = [taken(SparseFrames(share=0.25), step)[1] == POSITIONS for step in range(200)]
     assert 120 <= sum(whole) <= 180
-    assert all(taken(SparseFrames(), step)[1] == POSITIONS for step in range(20))
+    assert all(taken(WholeChunks(), step)[1] == POSITIONS for step in range(20))
 
 
-@pytest.mark.parametrize("wrong, sentence", [({"share": 1.5}, "share=1.5"), ({"most": 0}, "most=0 keeps no frame")])
+@pytest.mark.parametrize(
+    "wrong, sentence", [({"share": 1.5}, "share=1.5"), ({"share": 1.0, "most": 0}, "most=0 keeps no frame")]
+)
 def test_wrong_values_are_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         SparseFrames(**wrong)
