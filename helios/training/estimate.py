@@ -21,6 +21,7 @@ from helios.training.muon import is_matrix
 from helios.training.network import Float32
 from helios.training.optim import MuonConfig, OptimConfig
 from helios.training.phase import (
+    AdaptStage,
     After,
     Checkpoint,
     DmdStage,
@@ -294,7 +295,13 @@ def _sequence(phase: Phase, start: Sizes) -> int:
     for frames, name in ((sizes.mid, "patch_mid"), (sizes.long, "patch_long")):
         t, y, x = MEMORY_PATCHES[name]
         history += -(-frames // t) * -(-rows // y) * -(-columns // x)
-    noisy = [geometry.noisy_tokens(height, width, level) for level in range(geometry.levels)]
+    frames = geometry.chunk_latent_frames
+    kept = (
+        phase.stage.sparse.longest(frames)
+        if isinstance(phase.stage, PretrainStage | AdaptStage | PyramidStage)
+        else frames
+    )
+    noisy = [geometry.noisy_tokens(height, width, level) * kept // frames for level in range(geometry.levels)]
     if isinstance(phase.stage, PretrainStage | VaeStage):
         return noisy[-1]
     if isinstance(phase.stage, PyramidStage) and isinstance(phase.stage.draws.passes, Packed):

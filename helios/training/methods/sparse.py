@@ -21,6 +21,10 @@ from helios.training.seeds import Draws, Purpose
 class WholeChunks:
     """Every step has all frames."""
 
+    def longest(self, frames: int) -> int:
+        """Frames of the longest step, of ``frames`` in a chunk."""
+        return frames
+
     def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
         """The frames of this step and their time positions."""
         return x0_BCTHW, positions
@@ -43,6 +47,10 @@ class SparseFrames:
         checked_share(share=self.share)
         if self.most < 1:
             raise InputError(f"most={self.most} keeps no frame: use 1 or more")
+
+    def longest(self, frames: int) -> int:
+        """Frames of the longest step, of ``frames`` in a chunk."""
+        return min(self.most, frames) if self.share == 1 else frames
 
     def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
         """The frames of this step and their time positions, the same for all samples and on all ranks."""
