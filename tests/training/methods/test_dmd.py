@@ -128,7 +128,7 @@ class PerLevel(nn.Module):
     def encode_history(self, history, positions=None):
         return history
 
-    def velocity(self, x_BCTHW, timestep_B, text, history):
+    def velocity(self, x_BCTHW, timestep_B, text, history, *, frames=None):
         return x_BCTHW * self.weight[{2: 0, 4: 1, 8: 2}[x_BCTHW.shape[3]]]
 
 

@@ -48,7 +48,7 @@ class Toward:
     def repeat(self, n):
         return self
 
-    def velocity(self, x_BCTHW, timestep_B, text, history):
+    def velocity(self, x_BCTHW, timestep_B, text, history, *, frames=None):
         sigma = self.sigma_of(x_BCTHW.shape[3], float(timestep_B[0]))
         return (x_BCTHW - 0.25) / sigma
 
