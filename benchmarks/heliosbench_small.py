@@ -96,14 +96,17 @@ def score(model: str, videos: VideoSet, folder: Path) -> None:
 def section(name: str, videos: VideoSet, folders: Mapping[str, Path], images: Path) -> str:
     """Table, plots and one contact sheet per model."""
     comparison = compare_folders(folders)
-    values = comparison.offline()
+    values = {
+        model: row | {key: value for key, value in merged["offline"]["averages"].items() if key.endswith("_acc")}
+        for (model, row), merged in zip(comparison.offline().items(), comparison.models.values(), strict=True)
+    }
     by_value = {key: {model: row[key] for model, row in values.items()} for key in next(iter(values.values()))}
     table = to_markdown(by_value, digits=3).replace("| model |", "| value |", 1)
     ratings = {model: merged["offline"]["ratings"] for model, merged in comparison.models.items()}
     images.mkdir(parents=True, exist_ok=True)
     save(bars(ratings, f"{videos.title}: offline ratings, 1 to 10"), images / f"heliosbench-{name}.png")
     runs = {model: ResultsFolder(folder) for model, folder in folders.items()}
-    lines = [f"## {videos.title}: {videos.count} videos of {videos.num_frames} frames per model", "", table]
+    lines = [f"## {videos.title}: videos per model: {videos.count}, of {videos.num_frames} frames", "", table]
     lines += [f"![Ratings](images/heliosbench-{name}.png)", ""]
     if videos.num_frames > SETS["short"].num_frames:
         for statistic in CURVES:
