@@ -12,7 +12,6 @@ K sentences, F pixel frames, H W pixel height and width.
 """
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,15 +23,16 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 import torch
 import typer
+from rich.progress import track
 
-import helios
 from helios import Helios
 from helios.bench.frames.lossless import ChunkSource
 from helios.bench.metrics.motion import farneback
 from helios.bench.metrics.statistics import NAMES, frame_statistics
 from helios.bench.metrics.temporal import seam_ratios
 from helios.bench.plots import save
-from helios.bench.speed.machine import processor_name
+from helios.bench.records import write_json
+from helios.bench.speed.machine import cpu_line
 from helios.bench.speed.work import count_chunk
 from helios.bench.toy import heldout_clips
 from helios.bench.vision import opencv
@@ -220,7 +220,7 @@ def equal_steps(info: CheckpointInfo, settings: Settings, text_tokens: int) -> i
 def measure(maker: Maker, clips: ToyClips, chunks: int, *, pictures: bool) -> dict[str, list]:
     """Figures of every sentence."""
     rows = []
-    for sentence in _progress(len(clips)):
+    for sentence in track(range(len(clips)), disable=not sys.stderr.isatty()):
         scene, _ = clips.describe(sentence)
         row = read_video(maker.from_text(sentence, chunks), scene)
         rows.append(row | (read_start(maker.from_picture(sentence), scene) if pictures else {}))
@@ -449,7 +449,7 @@ def main(
             continue
         typer.echo(name, err=True)
         entries[name] = {"identity": identity, **measured(name, workspace, settings)}
-        _replace(file, json.dumps(entries, indent=1) + "\n")
+        write_json(file, entries)
     (out / "ablations.md").write_text(page(entries, settings))
     plot(comparable(entries, settings), out / "ablations.png")
     typer.echo(page(entries, settings))
@@ -472,7 +472,7 @@ def measured(name: str, workspace: Path, settings: Settings) -> dict[str, Any]:
         "steps": list(used),
         "training": trained([folder_of(workspace, phase) for phase in (*TRAINED_BEFORE.get(name, ()), name)]),
         "seconds": round(time.perf_counter() - began, 1),
-        "machine": _machine(),
+        "machine": cpu_line(torch.get_num_threads()),
         "command": "python benchmarks/ablations.py " + " ".join(sys.argv[1:]),
         "figures": figures,
     }
@@ -501,24 +501,6 @@ def _chosen(only: str | None) -> list[str]:
         if name not in MODELS:
             raise typer.BadParameter(f"there is no ablation {name!r}: use {', '.join(MODELS)}")
     return list(dict.fromkeys(names))
-
-
-def _machine() -> str:
-    processor, versions = processor_name(torch.device("cpu")), f"torch {torch.__version__}, numpy {np.__version__}"
-    python = platform.python_version()
-    return f"{processor}, {torch.get_num_threads()} thread(s), helios {helios.__version__}, {versions}, Python {python}"
-
-
-def _progress(count: int):
-    from rich.progress import track
-
-    return track(range(count), disable=not sys.stderr.isatty())
-
-
-def _replace(file: Path, text: str) -> None:
-    part = file.with_suffix(".json.part")
-    part.write_text(text)
-    part.replace(file)
 
 
 if __name__ == "__main__":

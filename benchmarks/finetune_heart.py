@@ -15,9 +15,12 @@ import numpy as np
 import torch
 import typer
 from PIL import Image
-from small_models import RESULTS, SEED, processor_name
+from small_models import RESULTS
 
 from helios import Helios
+from helios.bench.records import write_json
+from helios.bench.speed.machine import cpu_line
+from helios.bench.toy import SEED
 from helios.data.toy import CHUNK_FRAMES, NOVEL_SHAPES, ToyClips, analyse
 from helios.data.toy.world import SHAPES
 
@@ -47,11 +50,10 @@ def main(
         "read_as_heart": {label: shapes.count("heart") / count for label, shapes in read.items()},
         "count": count,
         "steps": steps,
-        "hardware": f"{processor_name(torch.device('cpu'))}, {threads} threads, torch {torch.__version__}",
+        "hardware": cpu_line(threads),
         "command": "python benchmarks/finetune_heart.py " + " ".join(sys.argv[1:]),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "heart.json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(RESULTS / "heart.json", facts)
     rows = [np.concatenate([video[CHUNK_FRAMES // 2] for video in made[:SHOWN]], axis=1) for made in videos.values()]
     sheet = Image.fromarray(np.concatenate(rows))
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(PICTURE)

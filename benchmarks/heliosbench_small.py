@@ -5,7 +5,6 @@ python benchmarks/heliosbench_small.py
 Prompts and seeds are those of `helios bench quality --prompts toy`. A second run makes only the videos that are new.
 """
 
-import platform
 import shutil
 import sys
 import time
@@ -14,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-import helios
 from helios import Helios
 from helios.bench.compare import compare_folders, to_markdown
 from helios.bench.maker import HeliosMaker
 from helios.bench.plots import bars, drift_curves, save
 from helios.bench.quality import Progress, QualityConfig, run
 from helios.bench.report import ResultsFolder, curves_of, write_report
-from helios.bench.speed.machine import processor_name
+from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import toy_prompts
 from helios.bench.videos import from_model
 
@@ -69,7 +66,7 @@ def main(
         sections.append(section(name, videos, folders, page.parent / "images"))
         report |= {f"{model}, {videos.title.lower()}": folder for model, folder in folders.items()}
     write_report(report, page.with_suffix(".html"), title="HeliosBench of the small models")
-    page.write_text(HEAD.format(machine=machine(), html=page.with_suffix(".html").name) + "\n".join(sections))
+    page.write_text(HEAD.format(machine=cpu_line(threads=1), html=page.with_suffix(".html").name) + "\n".join(sections))
     typer.echo(f"written: {page}")
 
 
@@ -110,11 +107,8 @@ def section(name: str, videos: VideoSet, folders: Mapping[str, Path], images: Pa
     lines += [f"![Ratings](images/heliosbench-{name}.png)", ""]
     if videos.num_frames > SETS["short"].num_frames:
         for statistic in CURVES:
-            curves = {
-                label: c for model, folder in runs.items() for label, c in curves_of(model, folder, statistic).items()
-            }
             picture = images / f"heliosbench-{name}-{statistic}.png"
-            save(drift_curves(curves, f"{statistic} over time"), picture)
+            save(drift_curves(curves_of(runs, statistic), f"{statistic} over time"), picture)
             lines += [f"![{statistic} over time](images/{picture.name})", ""]
     for model, folder in folders.items():
         sheet = folder / "sheets" / f"{runs[model].rows[0]['video_name']}.jpg"
@@ -124,21 +118,15 @@ def section(name: str, videos: VideoSet, folders: Mapping[str, Path], images: Pa
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Where the page was made; the benchmark drives a model with one thread."""
-    processor = processor_name(torch.device("cpu"))
-    return f"{processor}, one thread, torch {torch.__version__}, Python {platform.python_version()}"
-
-
-HEAD = f"""# HeliosBench of the small models
+HEAD = """# HeliosBench of the small models
 
 Made by one command, `python benchmarks/heliosbench_small.py`; do not edit. Every model runs with the steps and the
 guidance of its own preset (Base 50 steps; Mid and Distilled three levels) on the first prompts of
 `--prompts toy`, offline tier only: no published weights were at hand, so no official number is printed.
 What each value means and where its rating begins: [heliosbench.md](heliosbench.md).
-The same with curves and contact sheets of every clip: [{{html}}]({{html}}).
+The same with curves and contact sheets of every clip: [{html}]({html}).
 
-helios {helios.__version__}, {{machine}}.
+{machine}; the benchmark drives a model with one thread.
 
 """
 

@@ -19,7 +19,8 @@ import torch
 import typer
 
 from helios import Helios
-from helios.bench.speed.machine import processor_name
+from helios.bench.records import write_json
+from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import SEED, heldout_clips
 from helios.cli.options import parse_steps
 from helios.conditioning.timeline import Cue, Timeline
@@ -148,16 +149,14 @@ def main(
         "count": count,
         "accuracy": {name: _means(verdicts) for name, verdicts in found.items()},
         "fps": run.frames / run.seconds if run.seconds else None,
-        "threads": threads,
-        "hardware": f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}",
+        "hardware": cpu_line(threads),
         "command": "python benchmarks/small_models.py " + " ".join(sys.argv[1:]),
     }
     path = RESULTS / "results.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     entries = json.loads(path.read_text()) if path.is_file() else []
     key = ("task", "model", "steps", "guidance")
     entries = [other for other in entries if any(other[name] != entry[name] for name in key)] + [entry]
-    path.write_text(json.dumps(entries, indent=1) + "\n")
+    write_json(path, entries)
     (RESULTS / "results.md").write_text(tables(entries))
     typer.echo(json.dumps(entry, indent=1))
 

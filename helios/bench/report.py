@@ -136,15 +136,22 @@ def _offline(comparison: Comparison) -> str:
 def _drift(runs: Mapping[str, ResultsFolder]) -> str:
     plots = []
     for statistic in CURVES:
-        curves = {
-            label: curve for name, run in runs.items() for label, curve in curves_of(name, run, statistic).items()
-        }
+        curves = curves_of(runs, statistic)
         if curves:
             plots.append(svg(drift_curves(curves, statistic)))
     return f'<h2>Drift over time</h2><div class="plots">{"".join(plots)}</div>' if plots else ""
 
 
-def curves_of(model: str, run: ResultsFolder, statistic: str) -> dict[str, tuple[list[float], list[float]]]:
+def curves_of(runs: Mapping[str, ResultsFolder], statistic: str) -> dict[str, tuple[list[float], list[float]]]:
+    """(frame numbers, values) of a statistic by label, for :func:`helios.bench.plots.drift_curves`.
+
+    Args:
+        runs: results folders by model.
+    """
+    return {label: curve for name, run in runs.items() for label, curve in _curves(name, run, statistic).items()}
+
+
+def _curves(model: str, run: ResultsFolder, statistic: str) -> dict[str, tuple[list[float], list[float]]]:
     """One curve per clip of a small run; of a larger one the mean, part by part, over its clips of ten parts."""
     rows = [row for row in run.rows if statistic in row.get("curves", {})]
     if len(rows) <= _MOST_CURVES:

@@ -94,7 +94,7 @@ class Network:
         *,
         frames: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Velocity of one noisy chunk, or of its ``frames``, float32."""
+        """Velocity of one noisy chunk, or of the frames of it at the time positions ``frames``, float32."""
         with self.precision.context(self.device):
             return self.module.velocity(x_BCTHW, timestep_B, text, history, frames=frames).float()
 

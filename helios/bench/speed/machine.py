@@ -83,6 +83,16 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def cpu_line(threads: int) -> str:
+    """Processor, threads and versions in one line, for results that are kept.
+
+    Args:
+        threads: that were used.
+    """
+    versions = f"helios {helios.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{processor_name(torch.device('cpu'))}, {threads} thread(s), {versions}"
+
+
 def processor_name(device: torch.device) -> str:
     """What the maker calls the processor or the accelerator."""
     if device.type != "cpu":

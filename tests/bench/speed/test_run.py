@@ -73,7 +73,7 @@ def test_memory_is_ours_alone(helios_of, monkeypatch):
     assert built == [1]
 
 
-SPEED = [file for file in sorted(RESULTS.rglob("*.json")) if file.parent.name != "small"]
+SPEED = [file for file in sorted(RESULTS.rglob("*.json")) if file.parent.name not in ("small", "ablations")]
 
 
 @pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
