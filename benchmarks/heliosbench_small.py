@@ -103,7 +103,14 @@ def section(name: str, videos: VideoSet, folders: Mapping[str, Path], images: Pa
     images.mkdir(parents=True, exist_ok=True)
     save(bars(ratings, f"{videos.title}: offline ratings, 1 to 10"), images / f"heliosbench-{name}.png")
     runs = {model: ResultsFolder(folder) for model, folder in folders.items()}
-    lines = [f"## {videos.title}: videos per model: {videos.count}, of {videos.num_frames} frames", "", table]
+    plural = "" if videos.count == 1 else "s"
+    lines = [
+        f"## {videos.title}",
+        "",
+        f"{videos.count} video{plural} of {videos.num_frames} frames per model.",
+        "",
+        table,
+    ]
     lines += [f"![Ratings](images/heliosbench-{name}.png)", ""]
     if videos.num_frames > SETS["short"].num_frames:
         for statistic in CURVES:

@@ -15,7 +15,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.sparse import SparseFrames, WholeChunks
+from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks
 from helios.training.methods.stage2 import OneLevel
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
@@ -49,6 +49,7 @@ PHASES = (
     "vae_decoder",
     "pretrain",
     "pretrain_frames",
+    "pretrain_motion",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -104,7 +105,7 @@ def pretrain() -> Phase:
     return replace(
         base,
         name="pretrain",
-        stage=PretrainStage(law=LogitNormal(), coarse=0.8),
+        stage=PretrainStage(law=LogitNormal(), excerpts=(Excerpt(share=0.8, shrink=2), Excerpt(share=0.2))),
         start=After(phase="vae_decoder"),
         data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1152, stills=0.25)),
         text=EncodedText(trained=True, dropout=0.1),
@@ -129,16 +130,41 @@ def pretrain_frames() -> Phase:
     return replace(
         base,
         name="pretrain_frames",
-        stage=PretrainStage(sparse=SparseFrames(share=1.0, most=2)),
+        stage=PretrainStage(excerpts=(Excerpt(frames=SparseFrames(most=2)),)),
         start=After(phase="pretrain"),
         optim=MuonConfig(lr=0.02, schedule=Cosine(warmup=20, floor=0.1)),
         run=replace(base.run, steps=900, batch_size=48, seed=51, probe_every=900),
     )
 
 
+def pretrain_motion() -> Phase:
+    """What is where and how it moves: whole chunks where they are small, a few frames where they are not."""
+    base = pretrain_frames()
+    few = SparseFrames(most=3, adjacent=0.6)
+    return replace(
+        base,
+        name="pretrain_motion",
+        stage=PretrainStage(
+            excerpts=(
+                Excerpt(share=0.3, shrink=4),
+                Excerpt(share=0.25, shrink=2),
+                Excerpt(share=0.2, shrink=2, frames=few),
+                Excerpt(share=0.25, frames=few),
+            )
+        ),
+        start=After(phase="pretrain_frames"),
+        data=ToyLatents(
+            folder="latents_short",
+            world=replace(_WORLD, chunks=1, seed=1, wordings=12),
+            encode=EncodeSettings(count=4096, stills=0.0, seed=1),
+        ),
+        run=replace(base.run, steps=950, batch_size=64, seed=52, probe_every=950),
+    )
+
+
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on."""
-    base = pretrain_frames()
+    base = pretrain()
     tasks = Tasks(
         mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
@@ -146,12 +172,12 @@ def stage1_init() -> Phase:
     return replace(
         base,
         name="stage1_init",
-        stage=AdaptStage(tasks=tasks, sparse=SparseFrames(share=0.75, most=4)),
-        start=After(phase="pretrain_frames"),
+        stage=AdaptStage(tasks=tasks, sparse=SparseFrames(share=0.75, most=4, adjacent=0.6)),
+        start=After(phase="pretrain_motion"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=600, batch_size=16, seed=43, probe_every=600),
+        run=replace(base.run, steps=400, batch_size=16, seed=43, probe_every=400),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -163,7 +189,7 @@ def stage1_post() -> Phase:
         base,
         name="stage1_post",
         start=After(phase="stage1_init"),
-        stage=replace(base.stage, sparse=SparseFrames(share=0.5, most=4)),
+        stage=replace(base.stage, sparse=replace(base.stage.sparse, share=0.5)),
         optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
         run=replace(base.run, steps=70, seed=44, probe_every=70),
     )
@@ -178,11 +204,11 @@ def stage2_init() -> Phase:
         stage=PyramidStage(
             tasks=base.stage.tasks,
             draws=OneLevel(shares=(0.35, 0.4, 0.25)),
-            sparse=SparseFrames(share=0.4, most=4),
+            sparse=replace(base.stage.sparse, share=0.4),
         ),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=1300, seed=45, probe_every=1300),
+        run=replace(base.run, steps=1100, seed=45, probe_every=1100),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 

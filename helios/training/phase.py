@@ -16,7 +16,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import DmdConfig
 from helios.training.methods.gan import AdversaryConfig, NoAdversary
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.sparse import SparseFrames, WholeChunks
+from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks, check_excerpts
 from helios.training.methods.stage2 import OneLevel, PyramidDraws
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss, Whole
@@ -171,16 +171,18 @@ class PretrainStage:
 
     Args:
         law: distribution of the noise level.
-        coarse: share of steps at half the height and width.
-        sparse: steps on a few frames of a chunk.
+        excerpts: which parts of a chunk the steps see, and how often each; their shares add up to 1.
+    Raises: InputError when they do not.
     """
 
     law: LogitNormal | Uniform = LogitNormal()
-    coarse: float = 0.0
-    sparse: WholeChunks | SparseFrames = WholeChunks()
+    excerpts: tuple[Excerpt, ...] = (Excerpt(),)
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)
+
+    def __post_init__(self) -> None:
+        check_excerpts(self.excerpts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import pytest
 from helios.checkpoints import Variant, embedded
 from helios.checkpoints.embedded import write_embedded
 from helios.cli.main import run
+from recipes import toy
 
 TINY = [
     "start.model.vae.width=4",
@@ -89,13 +90,13 @@ def test_several_ranks_prepare_nothing(capsys, tmp_path, monkeypatch):
         (["toy.vae", "--set", "optim.learning=1"], "'optim.learning' is not a setting"),
         (["toy.vae", "--set", "run.steps"], "write it as key=value"),
         (["toy.vae", "--set", "run.steps=many"], "run.steps"),
-        (["toy", "--set", "run.steps=3"], "--set changes one phase and toy has 11"),
+        (["toy", "--set", "run.steps=3"], f"--set changes one phase and toy has {len(toy.PHASES)}"),
         (["toy.pretrain"], "train the phase 'vae_decoder' first"),
         (["toy.vae", "--minutes", "-1"], "leaves no time"),
         (["toy.vae", "--threads", "0"], "threads=0"),
-        (["toy", "--prepare-only"], "--prepare-only prepares one phase and this recipe has 11"),
+        (["toy", "--prepare-only"], f"--prepare-only prepares one phase and this recipe has {len(toy.PHASES)}"),
         (["toy.vae", "--prepare-only", "--dry-run"], "pass one of them"),
-        (["toy.stage1_init", "--prepare-only"], "train the phase 'pretrain_frames' first"),
+        (["toy.stage1_init", "--prepare-only"], "train the phase 'pretrain_motion' first"),
         (["toy.stage1_init", "--dry-run", "--devices", "7"], "batch_size=16 does not split over 7 devices"),
     ],
 )

@@ -50,7 +50,10 @@ class Rotary:
 
 
 class RotaryTables:
-    """Builds the tables of a model and keeps the ones used last: a run needs a handful, the same for every chunk."""
+    """Builds the tables of a model and keeps the ones used last.
+
+    A stream needs a handful, the same for every chunk; training on a few frames of a chunk builds others as it goes.
+    """
 
     def __init__(self, axes: tuple[int, int, int], theta: float, *, kept: int = 24):
         self._axes, self._theta, self._kept = axes, theta, kept

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from helios.schedulers.renoise import downsample_mean
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
-from helios.training.methods.base import checked_share
-from helios.training.methods.sparse import SparseFrames, WholeChunks
+from helios.training.methods.sparse import Excerpt, check_excerpts, draw_excerpt
 from helios.training.network import Network
 from helios.training.noise_levels import LogitNormal, NoiseLaw, look_up
 from helios.training.player import Player
@@ -58,9 +56,7 @@ class FlowMatching:
         captions: text states.
         geometry: of the checkpoint.
         law: distribution of the noise level.
-        coarse: share of steps at half the height and width, which cost a quarter and teach what is where; the levels
-            of stage 2 build on them.
-        sparse: steps on a few frames of the chunk.
+        excerpts: which parts of a chunk the steps see, and how often each.
     """
 
     def __init__(
@@ -70,12 +66,12 @@ class FlowMatching:
         captions: Captions,
         geometry: Geometry,
         law: NoiseLaw = LogitNormal(),
-        coarse: float = 0.0,
-        sparse: WholeChunks | SparseFrames = WholeChunks(),
+        excerpts: Sequence[Excerpt] = (Excerpt(),),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.law, self.coarse, self.sparse = law, checked_share(coarse=coarse), sparse
+        check_excerpts(excerpts)
+        self.law, self.excerpts = law, excerpts
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -84,19 +80,14 @@ class FlowMatching:
     def backward(self, player: str, items: Sequence[LatentClip], draws: Draws, scale: float) -> dict[str, Tensor]:
         """See :class:`helios.training.methods.base.Method`."""
         sample = cut(list(items), draws, self.geometry)
-        target_BCTHW = sometimes_coarse(sample.target_BCTHW.to(self.network.device), self.coarse, draws)
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
-        target_BCTHW, frames = self.sparse.take(target_BCTHW, tuple(range(target_BCTHW.shape[2])), draws)
+        excerpt = draw_excerpt(self.excerpts, draws)
+        target_BCTHW, frames = excerpt.take(sample.target_BCTHW.to(self.network.device), draws)
         point = FlowPoint.draw(target_BCTHW, self.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()
         return {"loss": loss.detach()}
-
-
-def sometimes_coarse(x0_BCTHW: Tensor, share: float, draws: Draws) -> Tensor:
-    """Half the height and width in a share of the steps, the same steps on all ranks."""
-    return downsample_mean(x0_BCTHW) if draws.synchronous(Purpose.COARSE).random() < share else x0_BCTHW
 
 
 def blend(x0_BCTHW: Tensor, noise_BCTHW: Tensor, sigma_B: Tensor) -> Tensor:

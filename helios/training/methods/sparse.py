@@ -1,4 +1,4 @@
-"""Steps on a few latent frames of a chunk, at their own places in time.
+"""Steps on a part of a chunk: a few latent frames at their own places in time, or less height and width.
 
 A transformer knows a token's time from its rotary position, so any subset of frames is a valid, shorter sequence: without
 a history one frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two or three teach
@@ -8,11 +8,13 @@ saving is smaller.
 B batch, C channels, T latent frames, H W latent height and width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from helios.errors import InputError
+from helios.schedulers.renoise import downsample_mean
 from helios.training.methods.base import checked_share
 from helios.training.seeds import Draws, Purpose
 
@@ -37,14 +39,18 @@ class SparseFrames:
     Args:
         share: of the steps.
         most: frames that such a step keeps at most; 1 to ``most``, all counts equally often.
+        adjacent: share of the sparse steps whose frames follow one another, which shows how things move; in the others
+            they are anywhere in the chunk.
     Raises: InputError for a share outside 0 to 1 or no frame.
     """
 
-    share: float
+    share: float = 1.0
     most: int = 3
+    adjacent: float = 0.0
 
     def __post_init__(self) -> None:
         checked_share(share=self.share)
+        checked_share(adjacent=self.adjacent)
         if self.most < 1:
             raise InputError(f"most={self.most} keeps no frame: use 1 or more")
 
@@ -58,5 +64,58 @@ class SparseFrames:
         if generator.random() >= self.share:
             return x0_BCTHW, positions
         count = int(generator.integers(1, min(self.most, len(positions)) + 1))
-        kept = sorted(generator.choice(len(positions), size=count, replace=False).tolist())
+        if generator.random() < self.adjacent:
+            first = int(generator.integers(0, len(positions) - count + 1))
+            kept = list(range(first, first + count))
+        else:
+            kept = sorted(generator.choice(len(positions), size=count, replace=False).tolist())
         return x0_BCTHW[:, :, kept], tuple(positions[place] for place in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """What a step of pretraining sees of a chunk.
+
+    Args:
+        share: of the steps, beside the other excerpts.
+        shrink: height and width are divided by it, by means over 2x2: 1, 2 or 4. Half the size costs a quarter and
+            teaches what is where; the levels of stage 2 are made of such latents.
+        frames: all, or a few.
+    Raises: InputError for a share outside 0 to 1 or another ``shrink``.
+    """
+
+    share: float = 1.0
+    shrink: int = 1
+    frames: WholeChunks | SparseFrames = WholeChunks()
+
+    def __post_init__(self) -> None:
+        checked_share(share=self.share)
+        if self.shrink not in (1, 2, 4):
+            raise InputError(f"shrink={self.shrink} is not a level of the pyramid: use 1, 2 or 4")
+
+    def take(self, x0_BCTHW: Tensor, draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
+        """The part of this step and the time positions of its frames."""
+        shrink = self.shrink
+        while shrink > 1:
+            x0_BCTHW, shrink = downsample_mean(x0_BCTHW), shrink // 2
+        return self.frames.take(x0_BCTHW, tuple(range(x0_BCTHW.shape[2])), draws)
+
+    def tokens(self, whole: int, frames: int) -> int:
+        """Of the longest step, when a chunk of ``frames`` has ``whole``."""
+        return whole * self.frames.longest(frames) // frames // self.shrink**2
+
+
+def check_excerpts(excerpts: Sequence[Excerpt]) -> None:
+    """Their shares are those of all steps.
+
+    Raises: InputError otherwise.
+    """
+    total = sum(excerpt.share for excerpt in excerpts)
+    if abs(total - 1) > 1e-6:
+        raise InputError(f"the shares of the excerpts add up to {total:g}: make it 1")
+
+
+def draw_excerpt(excerpts: Sequence[Excerpt], draws: Draws) -> Excerpt:
+    """The one of this step, the same for all samples and on all ranks."""
+    place = draws.synchronous(Purpose.COARSE).choice(len(excerpts), p=[excerpt.share for excerpt in excerpts])
+    return excerpts[int(place)]

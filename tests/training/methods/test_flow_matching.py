@@ -6,6 +6,7 @@ from helios.errors import InputError
 from helios.schedulers.stages import SingleStage
 from helios.training.adapt import MEMORY_PATCHES, FullTraining
 from helios.training.methods.flow_matching import FlowMatching, FlowPoint, blend, squared_error
+from helios.training.methods.sparse import Excerpt
 from helios.training.network import Bfloat16, Network
 from helios.training.noise_levels import LogitNormal, Uniform, look_up
 from helios.training.optim import OptimConfig
@@ -131,13 +132,12 @@ def test_memory_patches_stay_as_they_are(tmp_path):
     assert not any(name.startswith("patch_short") for name in student.trainables)
 
 
-def test_coarse_steps_are_at_half_the_size_and_as_often_as_asked():
+def test_every_excerpt_goes_through_the_network_at_its_size():
     model, sizes = transformer(), []
-    method = FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, coarse=0.5)
+    excerpts = (Excerpt(share=0.5), Excerpt(share=0.5, shrink=2))
+    method = FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, excerpts=excerpts)
     velocity = model.velocity
     model.velocity = lambda x, *rest, **given: sizes.append(x.shape[3]) or velocity(x, *rest, **given)
     for step in range(30):
         method.backward("student", [clip(1)], Draws(0, step, (0,)), 1.0)
     assert 8 <= sizes.count(4) <= 22 and sizes.count(4) + sizes.count(8) == 30
-    with pytest.raises(InputError, match="coarse=2"):
-        FlowMatching(player(model), Network(module=model), HashedCaptions(), GEOMETRY, coarse=2)

@@ -1,16 +1,19 @@
 """Steps on a few frames: which, how often, and that a frame keeps its place in time."""
 
+import itertools
+
 import pytest
 import torch
 
 from helios.errors import InputError
 from helios.training.adapt import FullTraining
 from helios.training.methods.flow_matching import FlowMatching
-from helios.training.methods.sparse import SparseFrames, WholeChunks
+from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks, draw_excerpt
 from helios.training.methods.stage1 import Stage1
 from helios.training.methods.stage2 import OneLevel, PyramidDraws, Stage2
 from helios.training.network import Network
 from helios.training.optim import OptimConfig
+from helios.training.phase import PretrainStage
 from helios.training.player import Player
 from helios.training.seeds import Draws
 from tests.training.clips import GEOMETRY, clip
@@ -46,8 +49,55 @@ def test_share_says_how_many_steps_are_sparse():
     assert all(taken(WholeChunks(), step)[1] == POSITIONS for step in range(20))
 
 
+def test_adjacent_frames_follow_one_another():
+    apart = {
+        share: [
+            max(b - a for a, b in itertools.pairwise(kept))
+            for step in range(80)
+            if len(kept := taken(SparseFrames(most=3, adjacent=share), step)[1]) > 1
+        ]
+        for share in (0.0, 1.0)
+    }
+    assert set(apart[1.0]) == {1} and max(apart[0.0]) > 3
+    assert {taken(SparseFrames(most=3, adjacent=1.0), step)[1][0] for step in range(80)} == set(POSITIONS)
+
+
+def test_excerpts_shrink_and_are_drawn_as_often_as_asked():
+    excerpts = (
+        Excerpt(share=0.2),
+        Excerpt(share=0.5, shrink=4, frames=SparseFrames(most=2)),
+        Excerpt(share=0.3, shrink=2),
+    )
+    chunk = torch.randn(2, 3, 9, 8, 8)
+    drawn = [draw_excerpt(excerpts, Draws(7, step, (0,))) for step in range(200)]
+    assert [drawn.count(excerpt) for excerpt in excerpts] == pytest.approx([40, 100, 60], abs=20)
+    quarter, frames = excerpts[1].take(chunk, Draws(7, 0, (0, 1)))
+    expected = chunk.unflatten(4, (2, 4)).unflatten(3, (2, 4)).mean((4, 6))[:, :, list(frames)]
+    torch.testing.assert_close(quarter, expected)
+    assert [excerpt.tokens(144, 9) for excerpt in excerpts] == [144, 2, 36]
+
+
 @pytest.mark.parametrize(
-    "wrong, sentence", [({"share": 1.5}, "share=1.5"), ({"share": 1.0, "most": 0}, "most=0 keeps no frame")]
+    "wrong, sentence",
+    [
+        (lambda: Excerpt(shrink=3), "shrink=3 is not a level"),
+        (lambda: Excerpt(share=2), "share=2 is not a share"),
+        (lambda: PretrainStage(excerpts=(Excerpt(share=0.5), Excerpt(share=0.2))), "add up to 0.7: make it 1"),
+        (lambda: PretrainStage(excerpts=()), "add up to 0: make it 1"),
+    ],
+)
+def test_wrong_excerpts_are_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"adjacent": -1}, "adjacent=-1"),
+        ({"share": 1.5}, "share=1.5"),
+        ({"share": 1.0, "most": 0}, "most=0 keeps no frame"),
+    ],
 )
 def test_wrong_values_are_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
@@ -59,7 +109,7 @@ def test_every_stage_tells_the_network_where_the_frames_are(make):
     model, seen = transformer(), []
     network, sparse = Network(module=model), SparseFrames(share=1.0, most=3)
     makers = {
-        "pretraining": lambda *parts: FlowMatching(*parts, sparse=sparse),
+        "pretraining": lambda *parts: FlowMatching(*parts, excerpts=(Excerpt(frames=sparse),)),
         "stage1": lambda *parts: Stage1(*parts, sparse=sparse),
         "packed": lambda *parts: Stage2(*parts, draws=PyramidDraws(), sparse=sparse),
         "one_level": lambda *parts: Stage2(*parts, draws=OneLevel(), sparse=sparse),
