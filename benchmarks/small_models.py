@@ -3,7 +3,8 @@
 python benchmarks/small_models.py text --model small-distilled --steps 2,2,2
 python benchmarks/small_models.py image|video|timeline|drift|renderer --model small-distilled
 
-Every run adds one entry to benchmarks/results/small/results.json and writes the tables of results.md from all of them.
+Every run adds one entry to benchmarks/results/small/results.json and writes the tables of docs/small-model.md from all of
+them.
 Sentences are held out: combinations of attributes and phrasings that training never sees; seeds are their numbers.
 """
 
@@ -27,6 +28,8 @@ from helios.conditioning.timeline import Cue, Timeline
 from helios.data.toy import ATTRIBUTES, CHANCE, CHUNK_FRAMES, FPS, ToyChanges, ToyClips, score, score_segments
 
 RESULTS = Path(__file__).parent / "results" / "small"
+PAGE = Path(__file__).parents[1] / "docs" / "small-model.md"
+BEGIN, END = "<!-- tables of benchmarks/small_models.py -->", "<!-- end of tables -->"
 DRIFT_FRAMES = 1452
 
 Verdicts = list[dict[str, bool]]
@@ -157,7 +160,8 @@ def main(
     key = ("task", "model", "steps", "guidance")
     entries = [other for other in entries if any(other[name] != entry[name] for name in key)] + [entry]
     write_json(path, entries)
-    (RESULTS / "results.md").write_text(tables(entries))
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(entries)}\n{END}{rest.split(END)[1]}")
     typer.echo(json.dumps(entry, indent=1))
 
 

@@ -177,7 +177,7 @@ def stage1_init() -> Phase:
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=400, batch_size=16, seed=43, probe_every=400),
+        run=replace(base.run, steps=350, batch_size=16, seed=43, probe_every=350),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -208,7 +208,7 @@ def stage2_init() -> Phase:
         ),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=1100, seed=45, probe_every=1100),
+        run=replace(base.run, steps=850, seed=45, probe_every=850),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
