@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from helios.errors import InputError
-from helios.schedulers.renoise import downsample_mean
+from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.base import checked_share
 from helios.training.seeds import Draws, Purpose
 
@@ -95,10 +95,8 @@ class Excerpt:
 
     def take(self, x0_BCTHW: Tensor, draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
         """The part of this step and the time positions of its frames."""
-        shrink = self.shrink
-        while shrink > 1:
-            x0_BCTHW, shrink = downsample_mean(x0_BCTHW), shrink // 2
-        return self.frames.take(x0_BCTHW, tuple(range(x0_BCTHW.shape[2])), draws)
+        shrunk_BCTHW = latent_pyramid(x0_BCTHW, self.shrink.bit_length())[0]
+        return self.frames.take(shrunk_BCTHW, tuple(range(x0_BCTHW.shape[2])), draws)
 
     def tokens(self, whole: int, frames: int) -> int:
         """Of the longest step, when a chunk of ``frames`` has ``whole``."""
