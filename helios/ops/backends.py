@@ -77,6 +77,13 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+def trains_in_float32_on_cpu(*tensors: Tensor | None) -> bool:
+    """Whether a path with a backward pass of its own, measured to win for float32 on the CPU, may run."""
+    if torch.compiler.is_compiling() or not needs_grad(*tensors) or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(x is None or (x.device.type == "cpu" and x.dtype == torch.float32) for x in tensors)
+
+
 def eager_float32_on_cpu(*tensors: Tensor | None) -> bool:
     """Whether a path that was measured to win for float32 on the CPU without gradients may run.
 

@@ -10,9 +10,10 @@ B batch, L tokens, N heads, K head width, P rotated pairs (K / 2), T frames, H W
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides
-from helios.ops.rms_norm import inverse_rms, rms_norm
+from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides, trains_in_float32_on_cpu
+from helios.ops.rms_norm import inverse_rms, rms_norm, rms_norm_backward
 
 
 def rotary_table(
@@ -94,7 +95,8 @@ def norm_rotate(
 
     Args:
         backend: ``auto``; ``reference``; ``complex`` (the norm's factor goes into the small table, pairs are turned as
-            complex numbers: three passes over memory instead of ten; float32 without gradient).
+            complex numbers: three passes over memory instead of ten; float32 without gradient); ``trained`` (as complex,
+            with a backward pass of the same kind; no second derivative).
     Returns: [B, L, N, K] in the dtype of x, where K is twice the pairs of the table.
     """
     name = _choose(x_BLD, weight_D, gain_LN) if backend == "auto" else backend
@@ -102,6 +104,8 @@ def norm_rotate(
 
 
 def _choose(x_BLD: Tensor, weight_D: Tensor, gain_LN: Tensor | None) -> str:
+    if trains_in_float32_on_cpu(x_BLD, weight_D, gain_LN):
+        return "trained"
     return "complex" if eager_float32_on_cpu(x_BLD, weight_D, gain_LN) else "reference"
 
 
@@ -118,6 +122,11 @@ def _load_complex():
 @provides("norm_rotate", "reference")
 def _load_norm_rotate():
     return _norm_rotate
+
+
+@provides("norm_rotate", "trained")
+def _load_trained():
+    return _trained_norm_rotate
 
 
 def _rotate(x_BLNK: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> Tensor:
@@ -143,3 +152,30 @@ def _complex_norm_rotate(
         factor_BL1P = factor_BL1P * gain_LN[..., None]
     pairs = torch.mul(x_BLD, weight_D).unflatten(-1, (-1, *table_BLP2.shape[-2:]))
     return torch.view_as_real(torch.view_as_complex(pairs).mul_(factor_BL1P)).flatten(-2)
+
+
+def _trained_norm_rotate(
+    x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None
+) -> Tensor:
+    turned_BLNK = _Trained.apply(x_BLD, weight_D, table_BLP2, eps)
+    return turned_BLNK if gain_LN is None else turned_BLNK * gain_LN[..., None]
+
+
+class _Trained(torch.autograd.Function):
+    """A rotation's gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx, x_BLD, weight_D, table_BLP2, eps):
+        inverse_BL1 = inverse_rms(x_BLD, eps)
+        ctx.save_for_backward(x_BLD, weight_D, table_BLP2, inverse_BL1)
+        factor_BL1P = torch.view_as_complex(table_BLP2)[:, :, None] * inverse_BL1[..., None]
+        pairs = torch.mul(x_BLD, weight_D).unflatten(-1, (-1, *table_BLP2.shape[-2:]))
+        return torch.view_as_real(torch.view_as_complex(pairs).mul_(factor_BL1P)).flatten(-2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BLNK):
+        x_BLD, weight_D, table_BLP2, inverse_BL1 = ctx.saved_tensors
+        pairs = torch.view_as_complex(grad_BLNK.contiguous().unflatten(-1, (-1, 2)))
+        back_BLD = torch.view_as_real(pairs * torch.view_as_complex(table_BLP2)[:, :, None].conj()).flatten(2)
+        return *rms_norm_backward(back_BLD, x_BLD, weight_D, inverse_BL1), None, None

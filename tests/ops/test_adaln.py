@@ -56,6 +56,15 @@ def test_gradients_equal_the_reference(shape):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_hand_made_gradient_is_right(shape):
+    torch.manual_seed(0)
+    x, _, shift, scale = (t.double().requires_grad_() for t in rows_and_tokens(*shape))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: layer_norm_modulate(*inputs, shape[0], eps=1e-6, backend="trained"), (x, shift, scale)
+    )
+
+
 @pytest.mark.parametrize("op", ["modulate", "residual"])
 def test_half_precision_rounds_once(op):
     torch.manual_seed(0)

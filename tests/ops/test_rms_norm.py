@@ -43,6 +43,13 @@ def test_auto_carries_gradients():
     assert x.grad is not None and weight.grad is not None
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_hand_made_gradient_is_right(shape):
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape).double().requires_grad_(), torch.randn(shape[-1]).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: rms_norm(a, b, eps=1e-6, backend="trained"), (x, weight))
+
+
 def test_a_float32_weight_beside_half_activations_rounds_once():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 3, 64).bfloat16(), torch.randn(64)

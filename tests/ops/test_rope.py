@@ -99,3 +99,15 @@ def test_auto_carries_gradients_to_tokens_weight_and_gain():
     leaves = [t.requires_grad_() for t in (x, weight, gain)]
     norm_rotate(x, weight, pairs, eps=1e-6, gain_LN=gain).square().sum().backward()
     assert all(leaf.grad is not None and leaf.grad.abs().sum() > 0 for leaf in leaves)
+
+
+@pytest.mark.parametrize("gained", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 2, 1), (2, 4, 2, 2)])
+def test_the_hand_made_gradient_is_right(shape, gained):
+    x, weight, pairs, gain = (t.double() for t in inputs(*shape))
+    leaves = [t.requires_grad_() for t in (x, weight, *([gain] if gained else []))]
+
+    def turned(x, weight, gain=None):
+        return norm_rotate(x, weight, pairs, eps=1e-6, gain_LN=gain, backend="trained")
+
+    assert torch.autograd.gradcheck(turned, leaves)
