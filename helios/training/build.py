@@ -155,7 +155,7 @@ class _Builder:
             player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = FlowMatching(player, network, captions, self.geometry, stage.law, stage.excerpts)
+        method = FlowMatching(player, network, captions, self.geometry, stage.excerpts)
         return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
 
     def _adapt(self) -> Built:
@@ -167,7 +167,7 @@ class _Builder:
     def _pyramid(self) -> Built:
         player, network, captions = self._student()
         stage = self.phase.stage
-        method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws, sparse=stage.sparse)
+        method = Stage2(player, network, captions, self.geometry, stage.tasks, draws=stage.draws)
         return self._built(method, network.module, network, captions)
 
     def _ode(self) -> Built:

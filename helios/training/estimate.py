@@ -296,7 +296,7 @@ def _sequence(phase: Phase, start: Sizes) -> int:
         t, y, x = MEMORY_PATCHES[name]
         history += -(-frames // t) * -(-rows // y) * -(-columns // x)
     frames = geometry.chunk_latent_frames
-    kept = phase.stage.sparse.longest(frames) if isinstance(phase.stage, AdaptStage | PyramidStage) else frames
+    kept = phase.stage.sparse.longest(frames) if isinstance(phase.stage, AdaptStage) else frames
     noisy = [geometry.noisy_tokens(height, width, level) * kept // frames for level in range(geometry.levels)]
     if isinstance(phase.stage, PretrainStage):
         return max(excerpt.tokens(noisy[-1], frames) for excerpt in phase.stage.excerpts)

@@ -170,12 +170,11 @@ class PretrainStage:
     """Text to video on single chunks, without a past.
 
     Args:
-        law: distribution of the noise level.
-        excerpts: which parts of a chunk the steps see, and how often each; their shares add up to 1.
+        excerpts: which parts of a chunk the steps see, how often each, and under how much noise; their shares add up
+            to 1.
     Raises: InputError when they do not.
     """
 
-    law: LogitNormal | Uniform = LogitNormal()
     excerpts: tuple[Excerpt, ...] = (Excerpt(),)
 
     variant = Variant.BASE
@@ -210,12 +209,10 @@ class PyramidStage:
     Args:
         tasks: branches and damages of the history.
         draws: levels and noise levels per sample.
-        sparse: steps on a few frames of the chunk.
     """
 
     tasks: Tasks = Tasks()
     draws: PyramidDraws | OneLevel = PyramidDraws()
-    sparse: WholeChunks | SparseFrames = WholeChunks()
 
     variant = Variant.MID
     starts_from = (Variant.BASE, Variant.MID)

@@ -22,7 +22,7 @@ CORRUPTION, MIX = "stage.tasks.corruption.", "stage.tasks.mix."
         ("blur_only", "reference", (CORRUPTION,)),
         ("no_anchor", "reference", (MIX + "anchored",)),
         ("no_i2v", "reference", (MIX + "i2v", MIX + "full")),
-        ("base", "reference", ("stage.type", "stage.law", "stage.draws", "run.steps")),
+        ("base", "reference", ("stage.type", "stage.law", "stage.draws", "stage.sparse", "run.steps")),
         ("dmd_only", "ode_then_dmd", ("start.phase", "run.steps")),
         ("dmd_gan", "dmd", ("stage.adversary.",)),
     ],

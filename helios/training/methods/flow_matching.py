@@ -16,7 +16,7 @@ from helios.shapes import Geometry
 from helios.training.clips import LatentClip
 from helios.training.methods.sparse import Excerpt, check_excerpts, draw_excerpt
 from helios.training.network import Network
-from helios.training.noise_levels import LogitNormal, NoiseLaw, look_up
+from helios.training.noise_levels import NoiseLaw, look_up
 from helios.training.player import Player
 from helios.training.sample import cut
 from helios.training.seeds import Draws, Purpose
@@ -55,8 +55,7 @@ class FlowMatching:
         network: the transformer.
         captions: text states.
         geometry: of the checkpoint.
-        law: distribution of the noise level.
-        excerpts: which parts of a chunk the steps see, and how often each.
+        excerpts: which parts of a chunk the steps see, how often each, and under how much noise.
     """
 
     def __init__(
@@ -65,13 +64,12 @@ class FlowMatching:
         network: Network,
         captions: Captions,
         geometry: Geometry,
-        law: NoiseLaw = LogitNormal(),
         excerpts: Sequence[Excerpt] = (Excerpt(),),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
         check_excerpts(excerpts)
-        self.law, self.excerpts = law, excerpts
+        self.excerpts = excerpts
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -83,7 +81,7 @@ class FlowMatching:
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
         excerpt = draw_excerpt(self.excerpts, draws)
         target_BCTHW, frames = excerpt.take(sample.target_BCTHW.to(self.network.device), draws)
-        point = FlowPoint.draw(target_BCTHW, self.law, draws)
+        point = FlowPoint.draw(target_BCTHW, excerpt.law, draws)
         velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()

@@ -16,6 +16,7 @@ from torch import Tensor
 from helios.errors import InputError
 from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.base import checked_share
+from helios.training.noise_levels import LogitNormal, NoiseLaw
 from helios.training.seeds import Draws, Purpose
 
 
@@ -81,12 +82,15 @@ class Excerpt:
         shrink: height and width are divided by it, by means over 2x2: 1, 2 or 4. Half the size costs a quarter and
             teaches what is where; the levels of stage 2 are made of such latents.
         frames: all, or a few.
+        law: distribution of the noise level. Where things are and where they go is decided in near-pure noise, what
+            they look like in less of it; and the larger a chunk is, the more noise hides the same thing.
     Raises: InputError for a share outside 0 to 1 or another ``shrink``.
     """
 
     share: float = 1.0
     shrink: int = 1
     frames: WholeChunks | SparseFrames = WholeChunks()
+    law: NoiseLaw = LogitNormal()
 
     def __post_init__(self) -> None:
         checked_share(share=self.share)

@@ -41,6 +41,9 @@ class LevelDraw:
     timestep_B: Tensor
 
 
+LevelDraws = tuple[list[LevelDraw], tuple[int, ...]]
+
+
 class Passes(Protocol):
     """How the draws of a sample go through the network."""
 
@@ -111,14 +114,14 @@ class PyramidDraws:
         if min(self.per_level, default=0) < 0 or sum(self.per_level) == 0:
             raise InputError(f"per_level={self.per_level} draws nothing: give counts of 0 or more, not all 0")
 
-    def make(self, x0_BCTHW: Tensor, stages: PyramidStages, draws: Draws) -> list[LevelDraw]:
-        """The noisy points of one micro-batch, coarse to fine.
+    def make(self, x0_BCTHW: Tensor, positions: tuple[int, ...], stages: PyramidStages, draws: Draws) -> LevelDraws:
+        """The noisy points of one micro-batch, coarse to fine, and the time positions of their frames: all of them.
 
         Raises: InputError when the counts do not fit the levels.
         """
         check_levels("per_level", self.per_level, stages)
         levels = [level for level, count in enumerate(self.per_level) for _ in range(count)]
-        return draw_levels(x0_BCTHW, levels, self.law, stages, draws)
+        return draw_levels(x0_BCTHW, levels, self.law, stages, draws), positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,24 +131,28 @@ class OneLevel:
     Args:
         shares: of the steps, coarsest level first.
         law: distribution of the in-level sigma.
+        finest: the frames of a step on the finest level, where a chunk is dear and its motion is decided already.
     """
 
     shares: tuple[float, ...] = (0.3, 0.4, 0.3)
     law: NoiseLaw = Uniform()
+    finest: WholeChunks | SparseFrames = WholeChunks()
     passes = OneByOne()
 
     def __post_init__(self) -> None:
         if min(self.shares, default=-1) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise InputError(f"shares={self.shares} do not add up to 1")
 
-    def make(self, x0_BCTHW: Tensor, stages: PyramidStages, draws: Draws) -> list[LevelDraw]:
-        """The noisy points of one micro-batch.
+    def make(self, x0_BCTHW: Tensor, positions: tuple[int, ...], stages: PyramidStages, draws: Draws) -> LevelDraws:
+        """The noisy points of one micro-batch and the time positions of their frames.
 
         Raises: InputError when the shares do not fit the levels.
         """
         check_levels("shares", self.shares, stages)
         level = int(draws.synchronous(Purpose.COARSE).choice(stages.levels, p=self.shares))
-        return draw_levels(x0_BCTHW, [level], self.law, stages, draws)
+        if level == stages.levels - 1:
+            x0_BCTHW, positions = self.finest.take(x0_BCTHW, positions, draws)
+        return draw_levels(x0_BCTHW, [level], self.law, stages, draws), positions
 
 
 def check_levels(name: str, given: Sequence[float], stages: PyramidStages) -> None:
@@ -180,7 +187,6 @@ class Stage2:
         student, network, captions, geometry, tasks: as in :class:`helios.training.methods.stage1.Stage1`.
         stages: the pyramid.
         draws: levels and noise levels per sample.
-        sparse: steps on a few frames of the chunk, after its whole history.
     """
 
     def __init__(
@@ -192,11 +198,10 @@ class Stage2:
         tasks: Tasks = Tasks(),
         stages: PyramidStages = PyramidStages(),
         draws: PyramidDraws | OneLevel = PyramidDraws(),
-        sparse: WholeChunks | SparseFrames = WholeChunks(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
-        self.tasks, self.stages, self.draws, self.sparse = tasks, stages, draws, sparse
+        self.tasks, self.stages, self.draws = tasks, stages, draws
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -212,8 +217,7 @@ class Stage2:
             geometry=self.geometry,
             device=self.network.device,
         )
-        target_BCTHW, frames = self.sparse.take(task.target_BCTHW, self.geometry.positions.noisy, draws)
-        points = self.draws.make(target_BCTHW, self.stages, draws)
+        points, frames = self.draws.make(task.target_BCTHW, self.geometry.positions.noisy, self.stages, draws)
         losses = self.draws.passes.backward(self.network, points, task, task.streams(self.geometry), scale, frames)
         numbers = {"loss": sum(losses) / len(losses)}
         for level in sorted({point.level for point in points}):

@@ -10,7 +10,7 @@ from helios.training.adapt import FullTraining
 from helios.training.methods.flow_matching import FlowMatching
 from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks, draw_excerpt
 from helios.training.methods.stage1 import Stage1
-from helios.training.methods.stage2 import OneLevel, PyramidDraws, Stage2
+from helios.training.methods.stage2 import OneLevel, Stage2
 from helios.training.network import Network
 from helios.training.optim import OptimConfig
 from helios.training.phase import PretrainStage
@@ -104,15 +104,14 @@ def test_wrong_values_are_refused(wrong, sentence):
         SparseFrames(**wrong)
 
 
-@pytest.mark.parametrize("make", ["pretraining", "stage1", "packed", "one_level"])
+@pytest.mark.parametrize("make", ["pretraining", "stage1", "one_level"])
 def test_every_stage_tells_the_network_where_the_frames_are(make):
     model, seen = transformer(), []
     network, sparse = Network(module=model), SparseFrames(share=1.0, most=3)
     makers = {
         "pretraining": lambda *parts: FlowMatching(*parts, excerpts=(Excerpt(frames=sparse),)),
         "stage1": lambda *parts: Stage1(*parts, sparse=sparse),
-        "packed": lambda *parts: Stage2(*parts, draws=PyramidDraws(), sparse=sparse),
-        "one_level": lambda *parts: Stage2(*parts, draws=OneLevel(), sparse=sparse),
+        "one_level": lambda *parts: Stage2(*parts, draws=OneLevel(shares=(0.0, 0.0, 1.0), finest=sparse)),
     }
     student = Player(name="student", module=model, trainables=FullTraining().attach(model), optim=OptimConfig(lr=1e-3))
     method = makers[make](student, network, HashedCaptions(), GEOMETRY)

@@ -4,6 +4,7 @@ import torch
 from helios.errors import InputError
 from helios.schedulers.stages import PyramidStages
 from helios.training.adapt import FullTraining, LoraTraining
+from helios.training.methods.sparse import SparseFrames
 from helios.training.methods.stage2 import OneByOne, OneLevel, Packed, PyramidDraws, Stage2
 from helios.training.network import Network
 from helios.training.optim import OptimConfig
@@ -12,6 +13,8 @@ from helios.training.seeds import Draws
 from tests.training.clips import GEOMETRY, clip, plain_clips
 from tests.training.methods.steps import moved, run, snapshot
 from tests.training.models import HashedCaptions, transformer
+
+FRAMES = tuple(range(20, 29))
 
 
 def stage2(model, training=FullTraining(), **kwargs) -> Stage2:
@@ -35,8 +38,8 @@ def test_packed_equals_one_by_one_in_losses_and_gradients(per_level):
 
 def test_draws_are_points_between_the_published_ends():
     x0, stages = torch.randn(2, 4, 9, 8, 8), PyramidStages()
-    points = PyramidDraws(per_level=(1, 2, 1)).make(x0, stages, Draws(0, 0, (0, 1)))
-    assert [point.level for point in points] == [0, 1, 1, 2]
+    points, frames = PyramidDraws(per_level=(1, 2, 1)).make(x0, FRAMES, stages, Draws(0, 0, (0, 1)))
+    assert [point.level for point in points] == [0, 1, 1, 2] and frames == FRAMES
     assert [tuple(point.x_BCTHW.shape[3:]) for point in points] == [(2, 2), (4, 4), (4, 4), (8, 8)]
     assert torch.equal(points[1].velocity_BCTHW, points[2].velocity_BCTHW)
     assert not torch.equal(points[1].timestep_B, points[2].timestep_B)
@@ -55,13 +58,22 @@ def test_draws_are_points_between_the_published_ends():
 def test_one_level_per_step_is_the_same_for_all_samples_and_follows_its_shares():
     x0, stages = torch.randn(2, 4, 9, 8, 8), PyramidStages()
     law = OneLevel(shares=(0.2, 0.5, 0.3))
-    steps = [law.make(x0, stages, Draws(0, step, (0, 1))) for step in range(300)]
+    steps = [law.make(x0, FRAMES, stages, Draws(0, step, (0, 1)))[0] for step in range(300)]
     assert all(len(points) == 1 for points in steps)
     shares = [sum(points[0].level == level for points in steps) / 300 for level in range(3)]
     assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.08)
     for step in range(5):  # another rank's samples meet the same level
-        other = law.make(x0, stages, Draws(0, step, (2, 3)))
+        other, _ = law.make(x0, FRAMES, stages, Draws(0, step, (2, 3)))
         assert other[0].level == steps[step][0].level
+
+
+def test_few_frames_are_for_the_finest_level_alone():
+    x0, stages = torch.randn(2, 4, 9, 8, 8), PyramidStages()
+    law = OneLevel(finest=SparseFrames(most=2))
+    for step in range(40):
+        (point,), frames = law.make(x0, FRAMES, stages, Draws(0, step, (0, 1)))
+        assert point.x_BCTHW.shape[2] == len(frames)
+        assert len(frames) <= 2 if point.level == 2 else frames == FRAMES
 
 
 def test_one_level_learns_the_loss_of_that_level():
@@ -71,7 +83,7 @@ def test_one_level_learns_the_loss_of_that_level():
     with pytest.raises(InputError, match=r"shares=\(0.5, 0.2\) do not add up to 1"):
         OneLevel(shares=(0.5, 0.2))
     with pytest.raises(InputError, match="shares=.* has 2 entries for 3 levels"):
-        OneLevel(shares=(0.5, 0.5)).make(torch.randn(1, 4, 9, 8, 8), PyramidStages(), Draws(0, 0, (0,)))
+        OneLevel(shares=(0.5, 0.5)).make(torch.randn(1, 4, 9, 8, 8), FRAMES, PyramidStages(), Draws(0, 0, (0,)))
 
 
 def test_the_mean_counts_every_draw_once():
@@ -100,4 +112,4 @@ def test_it_learns_all_levels(tmp_path):
 @pytest.mark.parametrize("per_level", [(1, 1), (0, 0, 0), (1, -1, 1)])
 def test_counts_that_do_not_fit_are_refused(per_level):
     with pytest.raises(InputError, match="per_level"):
-        PyramidDraws(per_level=per_level).make(torch.randn(1, 4, 9, 8, 8), PyramidStages(), Draws(0, 0, (0,)))
+        PyramidDraws(per_level=per_level).make(torch.randn(1, 4, 9, 8, 8), FRAMES, PyramidStages(), Draws(0, 0, (0,)))
