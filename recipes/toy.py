@@ -15,7 +15,7 @@ from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
-from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks
+from helios.training.methods.sparse import Excerpt, SparseFrames
 from helios.training.methods.stage2 import OneLevel
 from helios.training.methods.task import Tasks
 from helios.training.methods.vae import Crop, VaeLoss
@@ -50,6 +50,7 @@ PHASES = (
     "pretrain",
     "pretrain_frames",
     "pretrain_motion",
+    "pretrain_paths",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -105,7 +106,7 @@ def pretrain() -> Phase:
     return replace(
         base,
         name="pretrain",
-        stage=PretrainStage(law=LogitNormal(), excerpts=(Excerpt(share=0.8, shrink=2), Excerpt(share=0.2))),
+        stage=PretrainStage(excerpts=(Excerpt(share=0.8, shrink=2), Excerpt(share=0.2))),
         start=After(phase="vae_decoder"),
         data=ToyLatents(world=replace(_WORLD, chunks=3), encode=EncodeSettings(count=1152, stills=0.25)),
         text=EncodedText(trained=True, dropout=0.1),
@@ -162,22 +163,46 @@ def pretrain_motion() -> Phase:
     )
 
 
+def pretrain_paths() -> Phase:
+    """Where things go: near-pure noise, in which that is decided, and fewer frames in the less noisy rest."""
+    base = pretrain_motion()
+    adjacent = SparseFrames(most=3, adjacent=1.0)
+    return replace(
+        base,
+        name="pretrain_paths",
+        stage=PretrainStage(
+            excerpts=(
+                Excerpt(share=0.35, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
+                Excerpt(share=0.3, shrink=2, law=LogitNormal(mean=-1.2, std=1.2)),
+                Excerpt(share=0.2, frames=SparseFrames(most=4, adjacent=0.3), law=LogitNormal(mean=-1.5, std=1.2)),
+                Excerpt(share=0.15, frames=adjacent),
+            )
+        ),
+        start=After(phase="pretrain_motion"),
+        run=replace(base.run, steps=1050, seed=53, probe_every=1050),
+    )
+
+
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on."""
     base = pretrain()
     tasks = Tasks(
-        mix=TaskMix(t2v=0.3, i2v=0.1, v2v=0.2, full=0.4, still=0.7),
+        mix=TaskMix(t2v=0.4, i2v=0.1, v2v=0.15, full=0.35, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
     )
     return replace(
         base,
         name="stage1_init",
-        stage=AdaptStage(tasks=tasks, sparse=SparseFrames(share=0.75, most=4, adjacent=0.6)),
-        start=After(phase="pretrain_motion"),
+        stage=AdaptStage(
+            tasks=tasks,
+            law=LogitNormal(mean=-0.7, std=1.3),
+            sparse=SparseFrames(share=0.7, most=4, adjacent=0.6),
+        ),
+        start=After(phase="pretrain_paths"),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
-        optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=350, batch_size=16, seed=43, probe_every=350),
+        optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=20, floor=0.3)),
+        run=replace(base.run, steps=300, batch_size=16, seed=43, probe_every=300),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -190,8 +215,8 @@ def stage1_post() -> Phase:
         name="stage1_post",
         start=After(phase="stage1_init"),
         stage=replace(base.stage, sparse=replace(base.stage.sparse, share=0.5)),
-        optim=replace(base.optim, lr=0.005, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=70, seed=44, probe_every=70),
+        optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
+        run=replace(base.run, steps=60, seed=44, probe_every=60),
     )
 
 
@@ -203,12 +228,11 @@ def stage2_init() -> Phase:
         name="stage2_init",
         stage=PyramidStage(
             tasks=base.stage.tasks,
-            draws=OneLevel(shares=(0.35, 0.4, 0.25)),
-            sparse=replace(base.stage.sparse, share=0.4),
+            draws=OneLevel(shares=(0.4, 0.4, 0.2), finest=replace(base.stage.sparse, share=0.6)),
         ),
         start=After(phase="stage1_post"),
-        optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=850, seed=45, probe_every=850),
+        optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.2)),
+        run=replace(base.run, steps=1150, seed=45, probe_every=1150),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
@@ -219,10 +243,10 @@ def stage2_post() -> Phase:
     return replace(
         base,
         name="stage2_post",
-        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3)), sparse=WholeChunks()),
+        stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3))),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=110, seed=46, probe_every=110),
+        run=replace(base.run, steps=100, seed=46, probe_every=100),
     )
 
 
