@@ -246,7 +246,7 @@ def stage2_post() -> Phase:
         stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3))),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=100, seed=46, probe_every=100),
+        run=replace(base.run, steps=60, seed=46, probe_every=60),
     )
 
 
