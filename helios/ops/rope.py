@@ -96,15 +96,15 @@ def norm_rotate(
     Args:
         backend: ``auto``; ``reference``; ``complex`` (the norm's factor goes into the small table, pairs are turned as
             complex numbers: three passes over memory instead of ten; float32 without gradient); ``trained`` (as complex,
-            with a backward pass of the same kind; no second derivative).
+            with a backward pass of the same kind; no second derivative, and none of the table).
     Returns: [B, L, N, K] in the dtype of x, where K is twice the pairs of the table.
     """
-    name = _choose(x_BLD, weight_D, gain_LN) if backend == "auto" else backend
+    name = _choose(x_BLD, weight_D, table_BLP2, gain_LN) if backend == "auto" else backend
     return load_kernel("norm_rotate", name)(x_BLD, weight_D, table_BLP2, eps, gain_LN)
 
 
-def _choose(x_BLD: Tensor, weight_D: Tensor, gain_LN: Tensor | None) -> str:
-    if trains_in_float32_on_cpu(x_BLD, weight_D, gain_LN):
+def _choose(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> str:
+    if trains_in_float32_on_cpu(x_BLD, weight_D, gain_LN) and not table_BLP2.requires_grad:
         return "trained"
     return "complex" if eager_float32_on_cpu(x_BLD, weight_D, gain_LN) else "reference"
 
@@ -157,6 +157,7 @@ def _complex_norm_rotate(
 def _trained_norm_rotate(
     x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None
 ) -> Tensor:
+    assert not table_BLP2.requires_grad, "a table that is trained is the reference's business"
     turned_BLNK = _Trained.apply(x_BLD, weight_D, table_BLP2, eps)
     return turned_BLNK if gain_LN is None else turned_BLNK * gain_LN[..., None]
 
