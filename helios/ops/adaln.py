@@ -25,8 +25,8 @@ def layer_norm_modulate(
 
     Args:
         backend: ``auto``; ``reference``; ``affine``, which hands 1 + scale and shift to the norm as its weight and bias,
-            run by run: one pass over memory instead of three; ``trained``, the reference with a backward pass of its own (no second
-            derivative).
+            run by run: one pass over memory instead of three; ``trained``, the reference with a backward pass of its own
+            (no second derivative).
     Returns: the shape and dtype of x.
     """
     name = _choose_modulate(x_BLD, shift_BRD, scale_BRD) if backend == "auto" else backend

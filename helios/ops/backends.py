@@ -79,9 +79,7 @@ def needs_grad(*tensors: Tensor | None) -> bool:
 
 def trains_in_float32_on_cpu(*tensors: Tensor | None) -> bool:
     """Whether a path with a backward pass of its own, measured to win for float32 on the CPU, may run."""
-    if torch.compiler.is_compiling() or not needs_grad(*tensors) or torch.is_autocast_enabled("cpu"):
-        return False
-    return all(x is None or (x.device.type == "cpu" and x.dtype == torch.float32) for x in tensors)
+    return needs_grad(*tensors) and _plain_float32_on_cpu(*tensors)
 
 
 def eager_float32_on_cpu(*tensors: Tensor | None) -> bool:
@@ -89,6 +87,19 @@ def eager_float32_on_cpu(*tensors: Tensor | None) -> bool:
 
     A compiler fuses the plain reference better than it can rewrite such a path, so it gets the reference.
     """
-    if torch.compiler.is_compiling() or needs_grad(*tensors) or torch.is_autocast_enabled("cpu"):
+    return not needs_grad(*tensors) and _plain_float32_on_cpu(*tensors)
+
+
+def _plain_float32_on_cpu(*tensors: Tensor | None) -> bool:
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     return all(x is None or (x.device.type == "cpu" and x.dtype == torch.float32) for x in tensors)
+
+
+def choose_with_gradient(*tensors: Tensor | None, without: str) -> str:
+    """What ``auto`` takes where there are three: ``trained`` in training and ``without`` else, for eager float32 on the
+    CPU; ``reference`` everywhere else.
+    """
+    if trains_in_float32_on_cpu(*tensors):
+        return "trained"
+    return without if eager_float32_on_cpu(*tensors) else "reference"

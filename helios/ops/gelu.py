@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides, trains_in_float32_on_cpu
+from helios.ops.backends import choose_with_gradient, load_kernel, provides
 
 _SCALE, _CUBIC = sqrt(2 / pi), 0.044715
 _PART = 32_768
@@ -23,17 +23,12 @@ def gelu_tanh(x_H: Tensor, *, backend: str = "auto") -> Tensor:
 
     Args:
         backend: ``auto``; ``reference``; ``sigmoid``, the same function as x * sigmoid(2 sqrt(2/pi) (x + ...)), which
-            PyTorch computes in 0.4 of the time on a CPU, as close to the exact value as the reference (no gradient); ``trained``, the same with
-            a backward pass (no second derivative).
+            PyTorch computes in 0.4 of the time on a CPU, as close to the exact value as the reference (no gradient);
+            ``trained``, the same with a backward pass (no second derivative).
     Returns: the shape and dtype of x.
     """
-    return load_kernel("gelu_tanh", _choose(x_H) if backend == "auto" else backend)(x_H)
-
-
-def _choose(x_H: Tensor) -> str:
-    if trains_in_float32_on_cpu(x_H):
-        return "trained"
-    return "sigmoid" if eager_float32_on_cpu(x_H) else "reference"
+    name = choose_with_gradient(x_H, without="sigmoid") if backend == "auto" else backend
+    return load_kernel("gelu_tanh", name)(x_H)
 
 
 @provides("gelu_tanh", "reference")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides, trains_in_float32_on_cpu
+from helios.ops.backends import choose_with_gradient, load_kernel, provides
 
 
 def rms_norm(x_BLD: Tensor, weight_D: Tensor, *, eps: float, backend: str = "auto") -> Tensor:
@@ -22,7 +22,7 @@ def rms_norm(x_BLD: Tensor, weight_D: Tensor, *, eps: float, backend: str = "aut
             (as lean, with a backward pass in as few; no second derivative).
     Returns: the shape and dtype of x.
     """
-    name = _choose(x_BLD, weight_D) if backend == "auto" else backend
+    name = choose_with_gradient(x_BLD, weight_D, without="lean") if backend == "auto" else backend
     return load_kernel("rms_norm", name)(x_BLD, weight_D, eps)
 
 
@@ -42,12 +42,6 @@ def rms_norm_backward(grad_BLD: Tensor, x_BLD: Tensor, weight_D: Tensor, inverse
     along_BL1 = (product_BLD @ weight_D)[..., None] * inverse_BL1.pow(3) / x_BLD.shape[-1]
     grad_x_BLD = torch.mul(grad_BLD, weight_D, out=product_BLD).mul_(inverse_BL1)
     return grad_x_BLD.addcmul_(x_BLD, along_BL1, value=-1), grad_weight_D
-
-
-def _choose(x_BLD: Tensor, weight_D: Tensor) -> str:
-    if trains_in_float32_on_cpu(x_BLD, weight_D):
-        return "trained"
-    return "lean" if eager_float32_on_cpu(x_BLD, weight_D) else "reference"
 
 
 @provides("rms_norm", "reference")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import eager_float32_on_cpu, load_kernel, provides, trains_in_float32_on_cpu
+from helios.ops.backends import choose_with_gradient, load_kernel, needs_grad, provides
 from helios.ops.rms_norm import inverse_rms, rms_norm, rms_norm_backward
 
 
@@ -104,9 +104,9 @@ def norm_rotate(
 
 
 def _choose(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> str:
-    if trains_in_float32_on_cpu(x_BLD, weight_D, gain_LN) and not table_BLP2.requires_grad:
-        return "trained"
-    return "complex" if eager_float32_on_cpu(x_BLD, weight_D, gain_LN) else "reference"
+    if needs_grad(table_BLP2):
+        return "reference"
+    return choose_with_gradient(x_BLD, weight_D, gain_LN, without="complex")
 
 
 @provides("rotate", "reference")
@@ -147,7 +147,13 @@ def _norm_rotate(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float
 def _complex_norm_rotate(
     x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, eps: float, gain_LN: Tensor | None
 ) -> Tensor:
-    factor_BL1P = torch.view_as_complex(table_BLP2)[:, :, None] * inverse_rms(x_BLD, eps)[..., None]
+    return _turn(x_BLD, weight_D, table_BLP2, inverse_rms(x_BLD, eps), gain_LN)
+
+
+def _turn(
+    x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, inverse_BL1: Tensor, gain_LN: Tensor | None = None
+) -> Tensor:
+    factor_BL1P = torch.view_as_complex(table_BLP2)[:, :, None] * inverse_BL1[..., None]
     if gain_LN is not None:
         factor_BL1P = factor_BL1P * gain_LN[..., None]
     pairs = torch.mul(x_BLD, weight_D).unflatten(-1, (-1, *table_BLP2.shape[-2:]))
@@ -169,9 +175,7 @@ class _Trained(torch.autograd.Function):
     def forward(ctx, x_BLD, weight_D, table_BLP2, eps):
         inverse_BL1 = inverse_rms(x_BLD, eps)
         ctx.save_for_backward(x_BLD, weight_D, table_BLP2, inverse_BL1)
-        factor_BL1P = torch.view_as_complex(table_BLP2)[:, :, None] * inverse_BL1[..., None]
-        pairs = torch.mul(x_BLD, weight_D).unflatten(-1, (-1, *table_BLP2.shape[-2:]))
-        return torch.view_as_real(torch.view_as_complex(pairs).mul_(factor_BL1P)).flatten(-2)
+        return _turn(x_BLD, weight_D, table_BLP2, inverse_BL1)
 
     @staticmethod
     @once_differentiable

@@ -29,6 +29,6 @@ def test_gradients_are_as_close_to_the_exact_ones_as_pytorchs_own(backend):
     exact = gradient(lambda x: F.gelu(x, approximate="tanh"), x.detach().double().requires_grad_())
     own_error = (gradient(lambda x: F.gelu(x, approximate="tanh"), x).double() - exact).abs().max()
     error = (gradient(lambda x: gelu_tanh(x, backend=backend), x).double() - exact).abs().max()
-    assert error <= 2 * own_error
+    assert error <= (own_error if backend == "reference" else 2 * own_error)
     rows = x[:40_000].view(200, 200).T  # not contiguous
     torch.testing.assert_close(gelu_tanh(rows, backend=backend), F.gelu(rows, approximate="tanh"))
