@@ -21,7 +21,7 @@ from helios import Helios
 from helios.bench.records import write_json
 from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import SEED
-from helios.data.toy import CHUNK_FRAMES, NOVEL_SHAPES, ToyClips, analyse
+from helios.data.toy import CHUNK_FRAMES, NOVEL_SHAPES, SMALL_WORLD, ToyClips, analyse
 from helios.data.toy.world import SHAPES
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "heart.png"
@@ -36,7 +36,8 @@ def main(
 ) -> None:
     """Measure the shape that is read from the pixels, and draw the middle frames."""
     torch.set_num_threads(threads)
-    clips = ToyClips(seed=SEED, count=count, chunks=1, split="heldout", complete=True, shapes=NOVEL_SHAPES)
+    settings = {"split": "heldout", "complete": True, "shapes": NOVEL_SHAPES, "variety": SMALL_WORLD}
+    clips = ToyClips(seed=SEED, count=count, chunks=1, **settings)
     videos = {"renderer": [clips.chunk(k, 0) for k in range(count)]}
     for label, model in (("before", "small-base"), ("after", str(workspace / "lora" / "model"))):
         loaded = Helios.from_pretrained(model, device="cpu", dtype="float32")

@@ -25,7 +25,17 @@ from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import SEED, heldout_clips
 from helios.cli.options import parse_steps
 from helios.conditioning.timeline import Cue, Timeline
-from helios.data.toy import ATTRIBUTES, CHANCE, CHUNK_FRAMES, FPS, ToyChanges, ToyClips, score, score_segments
+from helios.data.toy import (
+    ATTRIBUTES,
+    CHANCE,
+    CHUNK_FRAMES,
+    FPS,
+    SMALL_WORLD,
+    ToyChanges,
+    ToyClips,
+    score,
+    score_segments,
+)
 
 RESULTS = Path(__file__).parent / "results" / "small"
 PAGE = Path(__file__).parents[1] / "docs" / "small-model.md"
@@ -78,7 +88,7 @@ def video(run: Run, count: int) -> dict[str, Verdicts]:
 
 def timeline(run: Run, count: int) -> dict[str, Verdicts]:
     """Three chunks of one sentence, three of another that differs in one attribute: does the change arrive?"""
-    clips = ToyChanges(seed=SEED, count=count, chunks=6, split="heldout", complete=True)
+    clips = ToyChanges(seed=SEED, count=count, chunks=6, split="heldout", complete=True, variety=SMALL_WORLD)
     before, after, changed = [], [], []
     for k in _progress(count):
         change, captions = clips.describe(k)

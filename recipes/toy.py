@@ -7,6 +7,7 @@ phase, in the order of ``PHASES``; each goes on where it was stopped, and ``run.
 from dataclasses import replace
 
 from helios.conditioning.guidance import ClassifierFree
+from helios.data.toy import SMALL_WORLD
 from helios.training.adapt import MEMORY_PATCHES, FullTraining
 from helios.training.checkpoint import Keep
 from helios.training.corruption import PerBatchCorruption, Saturation, Stacked
@@ -51,6 +52,7 @@ PHASES = (
     "pretrain_frames",
     "pretrain_motion",
     "pretrain_paths",
+    "pretrain_places",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -183,11 +185,41 @@ def pretrain_paths() -> Phase:
     )
 
 
+def pretrain_places() -> Phase:
+    """The same world with little variety: every frame of a sentence is then decided by its text and its time."""
+    base = pretrain_paths()
+    far = LogitNormal(mean=-1.2, std=1.2)
+    return replace(
+        base,
+        name="pretrain_places",
+        stage=PretrainStage(
+            excerpts=(
+                Excerpt(share=0.2, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
+                Excerpt(share=0.33, shrink=2, law=far),
+                Excerpt(share=0.32, frames=SparseFrames(most=4, adjacent=0.3), law=far),
+                Excerpt(share=0.1, frames=SparseFrames(most=3, adjacent=1.0)),
+                Excerpt(share=0.05, law=LogitNormal(mean=-0.7, std=1.3)),
+            )
+        ),
+        start=After(phase="pretrain_paths"),
+        data=replace(
+            base.data,
+            folder="latents_places",
+            world=replace(base.data.world, seed=2, variety=SMALL_WORLD),
+            encode=replace(base.data.encode, seed=2),
+        ),
+        run=replace(base.run, steps=1200, seed=54, probe_every=1200),
+    )
+
+
 def stage1_init() -> Phase:
-    """The backbone learns to go on from a history; text encoder frozen from here on."""
+    """The backbone learns to go on from a history; text encoder frozen from here on.
+
+    Text to video is the first chunk of a clip, one sample in three: later ones begin anywhere.
+    """
     base = pretrain()
     tasks = Tasks(
-        mix=TaskMix(t2v=0.4, i2v=0.1, v2v=0.15, full=0.35, still=0.7),
+        mix=TaskMix(t2v=0.0, i2v=0.2, v2v=0.25, full=0.55, still=0.7),
         corruption=Stacked(parts=(PerBatchCorruption(mode="random"), Saturation())),
     )
     return replace(
@@ -198,7 +230,8 @@ def stage1_init() -> Phase:
             law=LogitNormal(mean=-0.7, std=1.3),
             sparse=SparseFrames(share=0.7, most=4, adjacent=0.6),
         ),
-        start=After(phase="pretrain_paths"),
+        start=After(phase="pretrain_places"),
+        data=replace(base.data, folder="latents_small", world=replace(base.data.world, seed=3, variety=SMALL_WORLD)),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=20, floor=0.3)),

@@ -63,8 +63,10 @@ def heldout_prompts(count: int = HELDOUT_COUNT, *, num_frames: int = CHUNK_FRAME
 def heldout_clips(count: int = HELDOUT_COUNT, *, chunks: int = 1) -> "ToyClips":
     """The videos of :func:`heldout_prompts`; clip ``k`` belongs to prompt ``k + 1``, whatever its length.
 
+    Their variety is that of the small models' world; the sentences do not depend on it.
+
     Raises: InputError when ``count`` or ``chunks`` is not positive.
     """
-    from helios.data.toy import ToyClips
+    from helios.data.toy import SMALL_WORLD, ToyClips
 
-    return ToyClips(seed=SEED, count=count, chunks=chunks, split="heldout", complete=True)
+    return ToyClips(seed=SEED, count=count, chunks=chunks, split="heldout", complete=True, variety=SMALL_WORLD)

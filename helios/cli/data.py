@@ -173,19 +173,23 @@ def toy(
         int, typer.Option("--changes", help="Attributes that change midway: two captions per video. 0: none do.")
     ] = 0,
     complete: Annotated[bool, typer.Option("--complete", help="Captions that say every attribute.")] = False,
+    spread: Annotated[
+        float, typer.Option("--spread", help="Objects start anywhere (1) or where their motion needs them (near 0).")
+    ] = 1.0,
+    places: Annotated[int, typer.Option("--places", help="Different sceneries per background.")] = 2**32,
     seed: Annotated[int, typer.Option("--seed", help="Picks the clips.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Draw videos of the toy world with their captions, in the layout that `prepare` reads.
 
-    Example: `helios data toy -o toy-videos --clips 200`
+    Example: `helios data toy -o toy-videos --clips 200`. The small models' own world is `--spread 0.12 --places 2`.
     """
     from helios.data.look import Progress
-    from helios.data.toy import CHUNK_FRAMES, ToyChanges, ToyClips, write_dataset
+    from helios.data.toy import CHUNK_FRAMES, ToyChanges, ToyClips, Variety, write_dataset
 
     settings: dict[str, Any] = {"seed": seed, "count": clips, "chunks": chunks, "height": height, "width": width}
-    settings |= {"split": split, "complete": complete}
+    settings |= {"split": split, "complete": complete, "variety": Variety(spread=spread, places=places)}
     if changes and shape:
         raise InputError("--shape and --changes were both given: leave one out")
     if shape:

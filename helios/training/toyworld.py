@@ -5,11 +5,12 @@ F pixel frames, H W height and width in pixels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from helios.data.toy import CHUNK_FRAMES, Scene, ToyChanges, ToyClips, canonical, caption, score, sentences
+from helios.data.toy import CHUNK_FRAMES, Scene, ToyChanges, ToyClips, Variety, canonical, caption, score, sentences
 from helios.errors import InputError
 from helios.training.clips import PixelClip
 from helios.training.encode import DrawnClip
@@ -28,6 +29,7 @@ class ToyWorld:
         wordings: captions per clip, in varied wording; one of them is the canonical, complete one.
         changing: share of clips whose description changes on the way, for timelines.
         shapes: what is drawn; None for the usual ones.
+        variety: how much clips of one description differ.
     """
 
     height: int = 64
@@ -37,6 +39,7 @@ class ToyWorld:
     wordings: int = 6
     changing: float = 0.1
     shapes: tuple[str, ...] | None = None
+    variety: Variety = Variety()
 
     def __post_init__(self) -> None:
         if not (self.wordings >= 1 and 0 <= self.changing <= 1):
@@ -46,12 +49,16 @@ class ToyWorld:
     def clips(self) -> ToyClips:
         """The endless supply of clips with one description."""
         shapes = {} if self.shapes is None else {"shapes": self.shapes}
-        return ToyClips(seed=self.seed, chunks=self.chunks, height=self.height, width=self.width, **shapes)
+        return ToyClips(chunks=self.chunks, **self._common, **shapes)
 
     @property
     def changes(self) -> ToyChanges:
         """The endless supply of clips whose description changes."""
-        return ToyChanges(seed=self.seed, chunks=max(2, self.chunks), height=self.height, width=self.width)
+        return ToyChanges(chunks=max(2, self.chunks), **self._common)
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"seed": self.seed, "height": self.height, "width": self.width, "variety": self.variety}
 
     def __call__(self, index: int) -> DrawnClip:
         """Clip number ``index``, as a source for :func:`helios.training.encode.encode_source`."""

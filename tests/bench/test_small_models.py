@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helios.data.toy import CHUNK_FRAMES, ToyChanges, ToyClips
+from helios.data.toy import CHUNK_FRAMES, SMALL_WORLD, ToyChanges, ToyClips
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import small_models
@@ -38,7 +38,7 @@ def test_true_clips_are_all_right(task, begin, monkeypatch):
 
 
 def test_a_change_that_arrives_is_counted():
-    clips = ToyChanges(seed=SEED, count=2, chunks=6, split="heldout", complete=True)
+    clips = ToyChanges(seed=SEED, count=2, chunks=6, split="heldout", complete=True, variety=SMALL_WORLD)
     found = TASKS["timeline"](lambda prompt, num_frames, seed, **given: clips[seed].frames, 2)
     assert [verdict["changed"] for verdict in found["changed"]] == [True] * 2
     missed = TASKS["timeline"](

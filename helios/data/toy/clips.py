@@ -20,6 +20,7 @@ from helios.data.toy.world import (
     Scene,
     SceneChange,
     Split,
+    Variety,
     check_split,
     sample_change,
     sample_scene,
@@ -55,6 +56,7 @@ class ToyClips:
         split: "train" or "heldout", of attribute combinations and of phrasings.
         complete: captions that say every attribute.
         shapes: shapes to draw; ``NOVEL_SHAPES`` for the fine-tuning example.
+        variety: how much clips of one description differ.
     Raises: InputError for impossible numbers or an unknown split.
     """
 
@@ -66,6 +68,7 @@ class ToyClips:
     split: Split = "train"
     complete: bool = False
     shapes: tuple[str, ...] = SHAPES
+    variety: Variety = Variety()
 
     def __post_init__(self) -> None:
         _check_numbers(self.seed, self.count, self.chunks, least_chunks=1)
@@ -85,7 +88,7 @@ class ToyClips:
     def describe(self, index: int) -> tuple[Scene, Caption]:
         """What clip ``index`` shows and says, without drawing it."""
         rng = np.random.default_rng([self.seed, _checked(index, self.count)])
-        scene = sample_scene(rng, self.split, shapes=self.shapes)
+        scene = sample_scene(rng, self.split, shapes=self.shapes, variety=self.variety)
         return scene, caption(scene, rng, self.split, complete=self.complete)
 
     def chunk(self, index: int, number: int) -> np.ndarray:
@@ -111,6 +114,7 @@ class ToyChanges:
     split: Split = "train"
     complete: bool = False
     changes: int = 1
+    variety: Variety = Variety()
 
     def __post_init__(self) -> None:
         _check_numbers(self.seed, self.count, self.chunks, least_chunks=2)
@@ -131,7 +135,7 @@ class ToyChanges:
         """What clip ``index`` shows and says, without drawing it. Both captions say what changes."""
         rng = np.random.default_rng([self.seed, _checked(index, self.count), 1])
         at = int(rng.integers(1, self.chunks)) * CHUNK_FRAMES
-        change = sample_change(rng, self.split, at=at, changes=self.changes)
+        change = sample_change(rng, self.split, at=at, changes=self.changes, variety=self.variety)
         before, after = (self._caption(scene, rng, change.changed) for scene in (change.before, change.after))
         return change, (before, after)
 

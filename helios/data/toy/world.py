@@ -153,7 +153,51 @@ def is_heldout(scene: Scene) -> bool:
     return int.from_bytes(digest, "big") / 2**32 < HELDOUT_SHARE
 
 
-def sample_scene(rng: np.random.Generator, split: Split = "train", *, shapes: tuple[str, ...] = SHAPES) -> Scene:
+@dataclass(frozen=True, kw_only=True)
+class Variety:
+    """How much videos of one description differ from each other.
+
+    A video model has to settle all that its sentence leaves open, and all frames have to settle on the same. The less
+    there is, the smaller the model and the shorter the training that can do it; the description stays as rich.
+
+    Args:
+        spread: 1 starts objects anywhere where they are wholly visible; towards 0 they start ever closer to the
+            ``HOME`` of their motion, from where they cross the frame in the first chunk.
+        places: how many sceneries, with their drops, flakes and orbits, each combination of words has.
+    Raises: InputError for a spread outside 0 to 1, or no place.
+    """
+
+    spread: float = 1.0
+    places: int = 2**32
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.spread <= 1:
+            raise InputError(f"spread={self.spread} is not a share: use 0 (always the same start) to 1 (anywhere)")
+        if not 1 <= self.places <= 2**32:
+            raise InputError(f"places={self.places} is out of range: use 1 to 2**32")
+
+
+SMALL_WORLD = Variety(spread=0.12, places=2)
+"""What the small models of the package learn in the end and are measured on."""
+HOME = {
+    "left": (0.8, 0.5),
+    "right": (0.2, 0.5),
+    "up": (0.5, 0.8),
+    "down": (0.5, 0.2),
+    "still": (0.5, 0.5),
+    "circle": (0.5, 0.5),
+    "bounce": (0.5, 0.68),
+}
+"""Motion to the x and y around which an object starts where variety is small."""
+
+
+def sample_scene(
+    rng: np.random.Generator,
+    split: Split = "train",
+    *,
+    shapes: tuple[str, ...] = SHAPES,
+    variety: Variety = Variety(),
+) -> Scene:
     """Draw a scene: every attribute uniform over its words, the combination in the wanted split.
 
     Args:
@@ -161,29 +205,33 @@ def sample_scene(rng: np.random.Generator, split: Split = "train", *, shapes: tu
         split: "train" or "heldout" (see :func:`is_heldout`).
         shapes: shapes to draw from; pass ``NOVEL_SHAPES`` for clips of an object that the base model never saw (these
             are in neither split and all combinations are drawn).
+        variety: how much scenes of one description differ; the words drawn do not depend on it.
     Raises: InputError for an unknown split or shape.
     """
     check_split(split)
     words = VOCABULARY | {"shape": tuple(shapes)}
     while True:
-        scene = _draw(rng, words)
+        scene = _draw(rng, words, variety)
         if scene.shape in NOVEL_SHAPES or is_heldout(scene) == (split == "heldout"):
             return scene
 
 
-def sample_change(rng: np.random.Generator, split: Split = "train", *, at: int, changes: int = 1) -> SceneChange:
+def sample_change(
+    rng: np.random.Generator, split: Split = "train", *, at: int, changes: int = 1, variety: Variety = Variety()
+) -> SceneChange:
     """Draw two scenes of the split that differ in exactly ``changes`` attributes.
 
     Args:
         at: frame at which the description changes; a multiple of ``CHUNK_FRAMES`` for a model that changes its prompt
             between chunks.
         changes: how many attributes differ, 1 to 8.
+        variety: as in :func:`sample_scene`.
     Raises: InputError for an unknown split or impossible numbers.
     """
     if not 1 <= changes <= len(ATTRIBUTES):
         raise InputError(f"changes={changes} is impossible: a scene has {len(ATTRIBUTES)} attributes, pass 1 to 8")
     while True:
-        before = sample_scene(rng, split)
+        before = sample_scene(rng, split, variety=variety)
         changed = rng.choice(len(ATTRIBUTES), size=changes, replace=False)
         words: dict[str, Any] = {ATTRIBUTES[i]: _other_word(rng, before, ATTRIBUTES[i]) for i in changed}
         after = replace(before, **words)
@@ -201,11 +249,12 @@ _COMFORTABLE = {"circle": ((0.42, 0.58), (0.42, 0.58)), "bounce": ((0.28, 0.72),
 """Ranges of x and y from which an object of either size is wholly visible at first (and always, where it can be)."""
 
 
-def _draw(rng: np.random.Generator, words: dict[str, tuple[str, ...]]) -> Scene:
+def _draw(rng: np.random.Generator, words: dict[str, tuple[str, ...]], variety: Variety) -> Scene:
     scene: dict[str, Any] = {attribute: choices[rng.integers(len(choices))] for attribute, choices in words.items()}
     xs, ys = _COMFORTABLE.get(scene["motion"], ((0.28, 0.72), (0.28, 0.72)))
-    scene |= {"x": float(rng.uniform(*xs)), "y": float(rng.uniform(*ys))}
-    return Scene(**scene, seed=int(rng.integers(2**32)))
+    anywhere, home = (float(rng.uniform(*xs)), float(rng.uniform(*ys))), HOME[scene["motion"]]
+    scene |= {axis: to + variety.spread * (at - to) for axis, at, to in zip("xy", anywhere, home)}
+    return Scene(**scene, seed=int(rng.integers(2**32)) % variety.places)
 
 
 def _other_word(rng: np.random.Generator, scene: Scene, attribute: str) -> str:

@@ -5,18 +5,22 @@ from itertools import product
 import numpy as np
 import pytest
 
+from helios.data.toy.track import track
 from helios.data.toy.world import (
     ATTRIBUTES,
     BACKGROUNDS,
     CHANCE,
+    CHUNK_FRAMES,
     COLOURS,
     HELDOUT_SHARE,
+    HOME,
     MOTIONS,
     NOVEL_SHAPES,
     SHAPES,
     VOCABULARY,
     Scene,
     SceneChange,
+    Variety,
     is_heldout,
     sample_change,
     sample_scene,
@@ -66,6 +70,34 @@ def test_sampling_is_close_to_uniform_over_every_word():
         counts = Counter(getattr(scene, attribute) for scene in scenes)
         assert set(counts) == set(words)
         assert max(abs(counts[word] / 3000 - CHANCE[attribute]) for word in words) < 0.04
+
+
+def test_less_variety_changes_starts_and_places_and_no_word():
+    small = Variety(spread=0.1, places=2)
+    for seed in range(60):
+        free, tame = (
+            sample_scene(np.random.default_rng(seed), "heldout", variety=variety) for variety in (Variety(), small)
+        )
+        assert tame.attributes == free.attributes and tame.seed in (0, 1)
+        x, y = HOME[tame.motion]
+        assert abs(tame.x - x) < 0.06 and abs(tame.y - y) < 0.06
+    changes = [sample_change(np.random.default_rng(seed), at=33, variety=small) for seed in range(20)]
+    assert {change.before.seed for change in changes} == {0, 1}
+
+
+def test_from_home_an_object_crosses_the_frame_without_leaving_it():
+    frames_F = np.arange(CHUNK_FRAMES)
+    for motion in MOTIONS:
+        x, y = HOME[motion]
+        path = track(Scene(motion=motion, x=x, y=y), frames_F, 64, 64)
+        for place_F in (path.x_F, path.y_F):
+            assert 0.15 * 64 < place_F.min() and place_F.max() < 0.85 * 64, motion
+
+
+@pytest.mark.parametrize("wrong, says", [({"spread": 1.5}, "spread=1.5"), ({"places": 0}, "places=0")])
+def test_impossible_variety_is_refused(wrong, says):
+    with pytest.raises(InputError, match=says):
+        Variety(**wrong)
 
 
 def test_novel_shapes_come_only_when_asked_for():
