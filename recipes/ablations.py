@@ -58,6 +58,7 @@ def reference() -> Phase:
                 base.stage, tasks=replace(base.stage.tasks, mix=_MIX), draws=OneLevel(shares=(0.4, 0.45, 0.15))
             ),
             start=After(phase="pretrain_frames"),
+            data=toy.pretrain().data,
             optim=replace(base.optim, lr=0.015, schedule=Cosine(warmup=10, floor=0.02)),
             run=replace(base.run, batch_size=16, seed=61),
         ),

@@ -14,6 +14,7 @@ from helios.training.corruption import PerBatchCorruption, Saturation, Stacked
 from helios.training.ema import Ema
 from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import CoarseToFine, DmdConfig, ScoreTimes
+from helios.training.methods.flow_matching import EmptyPast
 from helios.training.methods.gan import AdversaryConfig
 from helios.training.methods.ode import OdeLoss
 from helios.training.methods.sparse import Excerpt, SparseFrames
@@ -53,6 +54,7 @@ PHASES = (
     "pretrain_motion",
     "pretrain_paths",
     "pretrain_places",
+    "pretrain_times",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -186,7 +188,7 @@ def pretrain_paths() -> Phase:
 
 
 def pretrain_places() -> Phase:
-    """The same world with little variety: every frame of a sentence is then decided by its text and its time."""
+    """The same world with little variety: a frame is then decided by its sentence and its time."""
     base = pretrain_paths()
     far = LogitNormal(mean=-1.2, std=1.2)
     return replace(
@@ -195,10 +197,9 @@ def pretrain_places() -> Phase:
         stage=PretrainStage(
             excerpts=(
                 Excerpt(share=0.2, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
-                Excerpt(share=0.33, shrink=2, law=far),
+                Excerpt(share=0.38, shrink=2, law=far),
                 Excerpt(share=0.32, frames=SparseFrames(most=4, adjacent=0.3), law=far),
                 Excerpt(share=0.1, frames=SparseFrames(most=3, adjacent=1.0)),
-                Excerpt(share=0.05, law=LogitNormal(mean=-0.7, std=1.3)),
             )
         ),
         start=After(phase="pretrain_paths"),
@@ -208,7 +209,26 @@ def pretrain_places() -> Phase:
             world=replace(base.data.world, seed=2, variety=SMALL_WORLD),
             encode=replace(base.data.encode, seed=2),
         ),
-        run=replace(base.run, steps=1200, seed=54, probe_every=1200),
+        run=replace(base.run, steps=440, seed=54, probe_every=440),
+    )
+
+
+def pretrain_times() -> Phase:
+    """The same with an empty history, from which frames learn what time it is: motion and camera."""
+    base = pretrain_places()
+    return replace(
+        base,
+        name="pretrain_times",
+        stage=PretrainStage(
+            excerpts=(
+                Excerpt(share=0.25, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
+                Excerpt(share=0.45, shrink=2, law=LogitNormal(mean=-1.2, std=1.2)),
+                Excerpt(share=0.3, frames=SparseFrames(most=3, adjacent=0.3), law=LogitNormal(mean=-0.9, std=1.2)),
+            ),
+            past=EmptyPast(),
+        ),
+        start=After(phase="pretrain_places"),
+        run=replace(base.run, steps=800, seed=55, probe_every=800),
     )
 
 
@@ -230,7 +250,7 @@ def stage1_init() -> Phase:
             law=LogitNormal(mean=-0.7, std=1.3),
             sparse=SparseFrames(share=0.7, most=4, adjacent=0.6),
         ),
-        start=After(phase="pretrain_places"),
+        start=After(phase="pretrain_times"),
         data=replace(base.data, folder="latents_small", world=replace(base.data.world, seed=3, variety=SMALL_WORLD)),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
@@ -303,7 +323,7 @@ def ode() -> Phase:
 def dmd() -> Phase:
     """Distilled, second half: distribution matching to Base, with a critic that is trained in full."""
     base = ode()
-    mix = TaskMix(t2v=0.4, i2v=0.06, v2v=0.24, full=0.3, still=0.7)
+    mix = TaskMix(t2v=0.0, i2v=0.1, v2v=0.4, full=0.5, still=0.7)
     config = DmdConfig(
         tasks=Tasks(mix=mix, corruption=PerBatchCorruption(mode="noise")),
         student_damage=Saturation(),

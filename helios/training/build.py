@@ -155,7 +155,7 @@ class _Builder:
             player = self._player(model, self.phase.training.attach(model))
         network = Network(module=model, precision=self.phase.precision)
         stage = self.phase.stage
-        method = FlowMatching(player, network, captions, self.geometry, stage.excerpts)
+        method = FlowMatching(player, network, captions, self.geometry, stage.excerpts, stage.past)
         return self._built(method, model, network, captions, text_encoder=encoder, with_history=False)
 
     def _adapt(self) -> Built:

@@ -15,6 +15,7 @@ from helios.models.transformer.config import TransformerConfig
 from helios.shapes import Geometry
 from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.ema import Ema
+from helios.training.methods.flow_matching import EmptyPast
 from helios.training.methods.gan import Discriminator
 from helios.training.methods.stage2 import Packed
 from helios.training.muon import is_matrix
@@ -299,7 +300,8 @@ def _sequence(phase: Phase, start: Sizes) -> int:
     kept = phase.stage.sparse.longest(frames) if isinstance(phase.stage, AdaptStage) else frames
     noisy = [geometry.noisy_tokens(height, width, level) * kept // frames for level in range(geometry.levels)]
     if isinstance(phase.stage, PretrainStage):
-        return max(excerpt.tokens(noisy[-1], frames) for excerpt in phase.stage.excerpts)
+        past = history if isinstance(phase.stage.past, EmptyPast) else 0
+        return max(e.tokens(noisy[-1], frames) + -(-past // e.shrink**2) for e in phase.stage.excerpts)
     if isinstance(phase.stage, VaeStage):
         return noisy[-1]
     if isinstance(phase.stage, PyramidStage) and isinstance(phase.stage.draws.passes, Packed):

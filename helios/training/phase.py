@@ -14,6 +14,7 @@ from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.ema import Ema, NoEma
 from helios.training.encode import EncodeSettings
 from helios.training.methods.dmd import DmdConfig
+from helios.training.methods.flow_matching import EmptyPast, NoPast
 from helios.training.methods.gan import AdversaryConfig, NoAdversary
 from helios.training.methods.ode import OdeLoss
 from helios.training.methods.sparse import Excerpt, SparseFrames, WholeChunks, check_excerpts
@@ -172,10 +173,13 @@ class PretrainStage:
     Args:
         excerpts: which parts of a chunk the steps see, how often each, and under how much noise; their shares add up
             to 1.
+        past: none, or the empty one of a video's first chunk, which tells frames when they are. Then the memory patches
+            must have been initialised: start from another phase of this stage.
     Raises: InputError when they do not.
     """
 
     excerpts: tuple[Excerpt, ...] = (Excerpt(),)
+    past: NoPast | EmptyPast = NoPast()
 
     variant = Variant.BASE
     starts_from = (Variant.BASE,)

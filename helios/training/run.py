@@ -21,6 +21,7 @@ from helios.training.adapt import LoraTraining, merge, save_adapter
 from helios.training.build import Built, build, prepare
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
 from helios.training.errors import writing
+from helios.training.methods.flow_matching import NoPast
 from helios.training.methods.vae import set_latent_statistics
 from helios.training.parallel import Parallel, connect, disconnect, like
 from helios.training.phase import Phase, PretrainStage, VaeStage
@@ -151,7 +152,7 @@ def export_model(phase: Phase, built: Built, target: Path) -> Path:
         parts["vae"] = built.vae
     if built.student is not None:
         parts["transformer"] = merge(built.student)
-    if isinstance(phase.stage, PretrainStage):
+    if isinstance(phase.stage, PretrainStage) and isinstance(phase.stage.past, NoPast):
         init_memory_patches(built.student)  # now that there is a trained patch embedding to start them from
     with TemporaryDirectory() as scratch:
         if built.text_encoder is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from helios.models.transformer.context import HistoryContext, HistoryLatents
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
@@ -47,6 +48,32 @@ class FlowPoint:
         return FlowPoint(x_BCTHW=x_BCTHW, velocity_BCTHW=noise_BCTHW - x0_BCTHW, timestep_B=timestep_B)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoPast:
+    """Chunks by themselves, as a text-to-video model has them: frames know how far apart they are, not when they are."""
+
+    def before(self, chunk_BCTHW: Tensor, shrink: int, network: Network, geometry: Geometry) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyPast:
+    """The history that a video's first chunk has in sampling: zeros at fixed places in time, at the size of the excerpt.
+
+    The memory patches read it and stay as they are: of zeros they only see their bias.
+    """
+
+    def before(self, chunk_BCTHW: Tensor, shrink: int, network: Network, geometry: Geometry) -> HistoryContext:
+        """Zero latents for every slot, encoded."""
+        batch, channels, _, height, width = chunk_BCTHW.shape
+        sizes = geometry.history
+        long, mid, short = (
+            chunk_BCTHW.new_zeros(batch, channels, frames, height // shrink, width // shrink)
+            for frames in (sizes.long, sizes.mid, 1 + sizes.newest)
+        )
+        return network.encode_history(HistoryLatents(long_BCTHW=long, mid_BCTHW=mid, short_BCTHW=short))
+
+
 class FlowMatching:
     """The method: one player, one draw per clip, mean squared error of the velocity.
 
@@ -56,6 +83,7 @@ class FlowMatching:
         captions: text states.
         geometry: of the checkpoint.
         excerpts: which parts of a chunk the steps see, how often each, and under how much noise.
+        past: what comes before a chunk.
     """
 
     def __init__(
@@ -65,11 +93,12 @@ class FlowMatching:
         captions: Captions,
         geometry: Geometry,
         excerpts: Sequence[Excerpt] = (Excerpt(),),
+        past: NoPast | EmptyPast = NoPast(),
     ):
         self.players = (student,)
         self.network, self.captions, self.geometry = network, captions, geometry
         check_excerpts(excerpts)
-        self.excerpts = excerpts
+        self.excerpts, self.past = excerpts, past
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The one player moves in every step."""
@@ -80,9 +109,12 @@ class FlowMatching:
         sample = cut(list(items), draws, self.geometry)
         text = self.network.encode_text(self.captions.encode(items, draws, sample.chunks))
         excerpt = draw_excerpt(self.excerpts, draws)
-        target_BCTHW, frames = excerpt.take(sample.target_BCTHW.to(self.network.device), draws)
+        chunk_BCTHW = sample.target_BCTHW.to(self.network.device)
+        history = self.past.before(chunk_BCTHW, excerpt.shrink, self.network, self.geometry)
+        positions = tuple(range(chunk_BCTHW.shape[2])) if history is None else history.noisy_frames
+        target_BCTHW, frames = excerpt.take(chunk_BCTHW, positions, draws)
         point = FlowPoint.draw(target_BCTHW, excerpt.law, draws)
-        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, None, frames=frames)
+        velocity = self.network.velocity(point.x_BCTHW, point.timestep_B, text, history, frames=frames)
         loss = squared_error(velocity, point.velocity_BCTHW)
         (loss * scale).backward()
         return {"loss": loss.detach()}

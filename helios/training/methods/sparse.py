@@ -1,9 +1,10 @@
 """Steps on a part of a chunk: a few latent frames at their own places in time, or less height and width.
 
-A transformer knows a token's time from its rotary position, so any subset of frames is a valid, shorter sequence: without
-a history one frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two or three teach
-what moves. Models are trained on pictures before videos for the same reason. A history is always whole, and then the
-saving is smaller.
+A transformer knows from rotary positions how far tokens are apart in time, so any subset of frames is a valid, shorter
+sequence: without a history one frame of nine costs a tenth of the chunk and teaches what a picture of it looks like, two
+or three teach what moves. Models are trained on pictures before videos for the same reason. Distances alone do not say
+at what time of its chunk a frame is, and so not where a moving object has got to; a history does, even an empty one, since
+its tokens have fixed places in time. It always has all its frames, and then the saving is smaller.
 
 B batch, C channels, T latent frames, H W latent height and width.
 """
@@ -97,10 +98,9 @@ class Excerpt:
         if self.shrink not in (1, 2, 4):
             raise InputError(f"shrink={self.shrink} is not a level of the pyramid: use 1, 2 or 4")
 
-    def take(self, x0_BCTHW: Tensor, draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
-        """The part of this step and the time positions of its frames."""
-        shrunk_BCTHW = latent_pyramid(x0_BCTHW, self.shrink.bit_length())[0]
-        return self.frames.take(shrunk_BCTHW, tuple(range(x0_BCTHW.shape[2])), draws)
+    def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
+        """The part of this step and its frames' time positions, of those of the chunk."""
+        return self.frames.take(latent_pyramid(x0_BCTHW, self.shrink.bit_length())[0], positions, draws)
 
     def tokens(self, whole: int, frames: int) -> int:
         """Of the longest step, when a chunk of ``frames`` has ``whole``."""

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from helios.errors import InputError
+from helios.models.transformer.patches import init_memory_patches
 from helios.schedulers.stages import SingleStage
 from helios.training.adapt import MEMORY_PATCHES, FullTraining
-from helios.training.methods.flow_matching import FlowMatching, FlowPoint, blend, squared_error
+from helios.training.methods.flow_matching import EmptyPast, FlowMatching, FlowPoint, NoPast, blend, squared_error
 from helios.training.methods.sparse import Excerpt
 from helios.training.network import Bfloat16, Network
 from helios.training.noise_levels import LogitNormal, Uniform, look_up
@@ -141,3 +142,30 @@ def test_every_excerpt_goes_through_the_network_at_its_size():
     for step in range(30):
         method.backward("student", [clip(1)], Draws(0, step, (0,)), 1.0)
     assert 8 <= sizes.count(4) <= 22 and sizes.count(4) + sizes.count(8) == 30
+
+
+@pytest.mark.parametrize("past, knows", [(NoPast(), False), (EmptyPast(), True)])
+def test_a_frame_knows_its_time_only_after_a_past(past, knows):
+    model = transformer().double()
+    network = Network(module=model)
+    x = torch.randn(1, 4, 1, 8, 8, dtype=torch.float64)
+    text = network.encode_text(torch.randn(1, 3, TEXT_WIDTH, dtype=torch.float64))
+    history = past.before(x.expand(-1, -1, 9, -1, -1), 1, network, GEOMETRY)
+    with torch.no_grad():
+        first, last = (network.velocity(x, torch.tensor([500.0]), text, history, frames=(frame,)) for frame in (20, 28))
+    assert bool((first - last).abs().max() > 1e-4) is knows
+
+
+def test_an_empty_past_is_as_small_as_its_excerpt_and_leaves_the_patches_alone(tmp_path):
+    model = transformer()
+    init_memory_patches(model)
+    student, tokens = player(model), []
+    encode = model.encode_history
+    model.encode_history = lambda history, **given: tokens.append(history.short_BCTHW.shape) or encode(history, **given)
+    before = snapshot(model)
+    method = FlowMatching(
+        student, Network(module=model), HashedCaptions(), GEOMETRY, (Excerpt(shrink=2),), past=EmptyPast()
+    )
+    run(method, tmp_path, data=one_batch())
+    assert moved(before, model) == set(student.trainables)
+    assert {shape[2:] for shape in tokens} == {(2, 4, 4)}

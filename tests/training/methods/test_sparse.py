@@ -71,7 +71,7 @@ def test_excerpts_shrink_and_are_drawn_as_often_as_asked():
     chunk = torch.randn(2, 3, 9, 8, 8)
     drawn = [draw_excerpt(excerpts, Draws(7, step, (0,))) for step in range(200)]
     assert [drawn.count(excerpt) for excerpt in excerpts] == pytest.approx([40, 100, 60], abs=20)
-    quarter, frames = excerpts[1].take(chunk, Draws(7, 0, (0, 1)))
+    quarter, frames = excerpts[1].take(chunk, tuple(range(chunk.shape[2])), Draws(7, 0, (0, 1)))
     expected = chunk.unflatten(4, (2, 4)).unflatten(3, (2, 4)).mean((4, 6))[:, :, list(frames)]
     torch.testing.assert_close(quarter, expected)
     assert [excerpt.tokens(144, 9) for excerpt in excerpts] == [144, 2, 36]
