@@ -228,7 +228,7 @@ def pretrain_times() -> Phase:
             past=EmptyPast(),
         ),
         start=After(phase="pretrain_places"),
-        run=replace(base.run, steps=800, seed=55, probe_every=800),
+        run=replace(base.run, steps=250, seed=55, probe_every=250),
     )
 
 
@@ -255,7 +255,7 @@ def stage1_init() -> Phase:
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=300, batch_size=16, seed=43, probe_every=300),
+        run=replace(base.run, steps=220, batch_size=16, seed=43, probe_every=220),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -269,7 +269,7 @@ def stage1_post() -> Phase:
         start=After(phase="stage1_init"),
         stage=replace(base.stage, sparse=replace(base.stage.sparse, share=0.5)),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=60, seed=44, probe_every=60),
+        run=replace(base.run, steps=40, seed=44, probe_every=40),
     )
 
 
@@ -285,7 +285,7 @@ def stage2_init() -> Phase:
         ),
         start=After(phase="stage1_post"),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=1150, seed=45, probe_every=1150),
+        run=replace(base.run, steps=600, seed=45, probe_every=600),
         probes=replace(base.probes, steps=(6, 6, 6)),
     )
 
@@ -299,7 +299,7 @@ def stage2_post() -> Phase:
         stage=replace(base.stage, draws=OneLevel(shares=(0.3, 0.4, 0.3))),
         start=After(phase="stage2_init"),
         optim=replace(base.optim, lr=0.004, schedule=Cosine(warmup=5, floor=0.02)),
-        run=replace(base.run, steps=60, seed=46, probe_every=60),
+        run=replace(base.run, steps=50, seed=46, probe_every=50),
     )
 
 
