@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 from helios.bench.records import write_json
 from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import heldout_clips
-from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae
+from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae, resolve
 from helios.data.toy import ATTRIBUTES, accuracy, score
 from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.flow_matching import blend
@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Measure one model."""
     torch.set_num_threads(threads)
-    info, clips = inspect(model), heldout_clips(count)
+    info, clips = inspect(resolve(model)), heldout_clips(count)
     vae, encoder = load_vae(info, "cpu"), load_prompt_encoder(info, "cpu", torch.float32)
     network = Network(module=load_transformer(info, "cpu", torch.float32).eval())
     scenes, sentences = zip(*(clips.describe(k) for k in range(count)))

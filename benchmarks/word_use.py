@@ -22,7 +22,7 @@ from small_models import RESULTS
 from helios.bench.records import write_json
 from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import SEED
-from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae
+from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae, resolve
 from helios.data.toy import ATTRIBUTES, SMALL_WORLD, VOCABULARY, Scene, ToyClips, canonical
 from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.flow_matching import EmptyPast, blend, squared_error
@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Measure one model at the first chunk of a video."""
     torch.set_num_threads(threads)
-    info = inspect(model)
+    info = inspect(resolve(model))
     vae, encoder = load_vae(info, "cpu"), load_prompt_encoder(info, "cpu", torch.float32)
     network = Network(module=load_transformer(info, "cpu", torch.float32).eval())
     seed, split = {"train": (_TRAINED_SEED, "train"), "new": (SEED, "heldout")}[clips]
