@@ -26,10 +26,11 @@ from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import heldout_clips
 from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae, resolve
 from helios.data.toy import ATTRIBUTES, accuracy, score
-from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.flow_matching import blend
+from helios.training.methods.sparse import Excerpt
 from helios.training.methods.vae import to_signed
 from helios.training.network import Network
+from helios.training.seeds import Draws
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def main(
     threads: Annotated[int, typer.Option("--threads")] = 2,
 ) -> None:
     """Measure one model."""
+    excerpt = Excerpt(shrink=shrink)
     torch.set_num_threads(threads)
     info, clips = inspect(resolve(model)), heldout_clips(count)
     vae, encoder = load_vae(info, "cpu"), load_prompt_encoder(info, "cpu", torch.float32)
@@ -75,7 +77,7 @@ def main(
 
     frames_BFHWC = torch.from_numpy(np.stack([clips.chunk(k, 0) for k in range(count)]))
     whole_BCTHW = torch.cat([vae.normalize(vae.encode_moments(to_signed(f[None]))[0]) for f in frames_BFHWC])
-    clean_BCTHW = latent_pyramid(whole_BCTHW, shrink.bit_length())[0]
+    clean_BCTHW, _ = excerpt.take(whole_BCTHW, tuple(range(whole_BCTHW.shape[2])), Draws(0, 0, tuple(range(count))))
     noise_BCTHW = torch.randn(clean_BCTHW.shape, generator=torch.Generator().manual_seed(0))
     rows = {}
     for sigma in track([float(s) for s in sigmas.split(",")], disable=not sys.stderr.isatty()):

@@ -24,10 +24,11 @@ from helios.bench.speed.machine import cpu_line
 from helios.bench.toy import SEED
 from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae, resolve
 from helios.data.toy import ATTRIBUTES, SMALL_WORLD, VOCABULARY, Scene, ToyClips, canonical
-from helios.schedulers.pairs import latent_pyramid
 from helios.training.methods.flow_matching import EmptyPast, blend, squared_error
+from helios.training.methods.sparse import Excerpt
 from helios.training.methods.vae import to_signed
 from helios.training.network import Network
+from helios.training.seeds import Draws
 
 _TRAINED_SEED = 2
 """Of the world of ``pretrain_places`` and ``pretrain_times`` in recipes/toy.py."""
@@ -43,6 +44,7 @@ def main(
     threads: Annotated[int, typer.Option("--threads")] = 2,
 ) -> None:
     """Measure one model at the first chunk of a video."""
+    excerpt = Excerpt(shrink=shrink)
     torch.set_num_threads(threads)
     info = inspect(resolve(model))
     vae, encoder = load_vae(info, "cpu"), load_prompt_encoder(info, "cpu", torch.float32)
@@ -53,7 +55,7 @@ def main(
 
     frames = (torch.from_numpy(world.chunk(k, 0))[None] for k in range(count))
     whole_BCTHW = torch.cat([vae.normalize(vae.encode_moments(to_signed(pixels))[0]) for pixels in frames])
-    clean_BCTHW = latent_pyramid(whole_BCTHW, shrink.bit_length())[0]
+    clean_BCTHW, _ = excerpt.take(whole_BCTHW, tuple(range(whole_BCTHW.shape[2])), Draws(0, 0, tuple(range(count))))
     noise_BCTHW = torch.randn(clean_BCTHW.shape, generator=torch.Generator().manual_seed(0))
     history = EmptyPast().before(whole_BCTHW, shrink, network, info.geometry)
 
