@@ -19,6 +19,7 @@ from helios.training.build import build
 from helios.training.config import apply_overrides
 from helios.training.encode import EncodeSettings
 from helios.training.errors import TrainingError
+from helios.training.methods.flow_matching import EmptyPast
 from helios.training.phase import After, Checkpoint, NoProbes, Phase, RolloutProbes, Scratch, StoredText
 from helios.training.record import read_curves
 from helios.training.run import ADAPTER, prepare_phase, run_phase
@@ -126,6 +127,16 @@ def test_memory_patches_start_from_the_trained_patch_embedding(workspace):
     assert not torch.equal(model.patch_embedding.weight, untrained.patch_embedding.weight)
     assert torch.equal(model.patch_short.weight, model.patch_embedding.weight)
     assert torch.equal(model.patch_long.weight[:, :, 3, 2:4, 6:8], model.patch_embedding.weight[:, :, 0] / 64)
+
+
+def test_memory_patches_that_an_empty_past_was_read_with_are_handed_on(workspace, tmp_path):
+    copied = shutil.copytree(workspace, tmp_path / "workspace")
+    small = phase("pretrain")
+    times = replace(small, name="times", stage=replace(small.stage, past=EmptyPast()), start=After(phase="pretrain"))
+    model = load_transformer(inspect(run_phase(times, copied, device="cpu").model), "cpu", torch.float32)
+    before = load_transformer(information(workspace, "pretrain"), "cpu", torch.float32)
+    assert torch.equal(model.patch_short.weight, before.patch_short.weight)
+    assert not torch.equal(model.patch_embedding.weight, before.patch_embedding.weight)
 
 
 def test_probes_left_numbers_and_pictures(workspace):
