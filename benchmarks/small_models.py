@@ -165,14 +165,18 @@ def main(
         "hardware": cpu_line(threads),
         "command": "python benchmarks/small_models.py " + " ".join(sys.argv[1:]),
     }
-    path = RESULTS / "results.json"
-    entries = json.loads(path.read_text()) if path.is_file() else []
-    key = ("task", "model", "steps", "guidance")
-    entries = [other for other in entries if any(other[name] != entry[name] for name in key)] + [entry]
-    write_json(path, entries)
+    entries = keep(RESULTS / "results.json", entry, key=("task", "model", "steps", "guidance"))
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(entries)}\n{END}{rest.split(END)[1]}")
     typer.echo(json.dumps(entry, indent=1))
+
+
+def keep(path: Path, entry: dict, key: tuple[str, ...]) -> list[dict]:
+    """Write an entry into a file of entries, in place of the one with the same ``key``; returns all of them."""
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    entries = [other for other in entries if any(other[name] != entry[name] for name in key)] + [entry]
+    write_json(path, entries)
+    return entries
 
 
 def tables(entries: list[dict]) -> str:

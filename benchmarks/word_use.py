@@ -8,7 +8,6 @@ model, size and clips in benchmarks/results/small/word_use.json and prints it as
 B batch, C channels, T latent frames, H W latent height and width.
 """
 
-import json
 import sys
 from dataclasses import replace
 from typing import Annotated
@@ -16,22 +15,16 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from first_chunks import FirstChunks
 from rich.progress import track
-from small_models import RESULTS
+from small_models import RESULTS, keep
 
-from helios.bench.records import write_json
 from helios.bench.speed.machine import cpu_line
-from helios.bench.toy import SEED
-from helios.checkpoints import inspect, load_prompt_encoder, load_transformer, load_vae, resolve
-from helios.data.toy import ATTRIBUTES, SMALL_WORLD, VOCABULARY, Scene, ToyClips, canonical
-from helios.training.methods.flow_matching import EmptyPast, blend, squared_error
-from helios.training.methods.sparse import Excerpt
-from helios.training.methods.vae import to_signed
-from helios.training.network import Network
-from helios.training.seeds import Draws
-
-_TRAINED_SEED = 2
-"""Of the world of ``pretrain_places`` and ``pretrain_times`` in recipes/toy.py."""
+from helios.bench.toy import heldout_clips
+from helios.data.toy import ATTRIBUTES, VOCABULARY, Scene, canonical
+from helios.errors import InputError
+from helios.training.methods.flow_matching import squared_error
+from recipes import toy
 
 
 @torch.no_grad()
@@ -44,26 +37,17 @@ def main(
     threads: Annotated[int, typer.Option("--threads")] = 2,
 ) -> None:
     """Measure one model at the first chunk of a video."""
-    excerpt = Excerpt(shrink=shrink)
+    if clips not in ("train", "new"):
+        raise InputError(f"there are no clips {clips!r}: use train or new")
     torch.set_num_threads(threads)
-    info = inspect(resolve(model))
-    vae, encoder = load_vae(info, "cpu"), load_prompt_encoder(info, "cpu", torch.float32)
-    network = Network(module=load_transformer(info, "cpu", torch.float32).eval())
-    seed, split = {"train": (_TRAINED_SEED, "train"), "new": (SEED, "heldout")}[clips]
-    world = ToyClips(seed=seed, count=count, chunks=1, split=split, variety=SMALL_WORLD)
+    world = heldout_clips(count) if clips == "new" else toy.pretrain_times().data.world.clips
+    chunks = FirstChunks(model, world, count, shrink)
     scenes = [world.describe(k)[0] for k in range(count)]
 
-    frames = (torch.from_numpy(world.chunk(k, 0))[None] for k in range(count))
-    whole_BCTHW = torch.cat([vae.normalize(vae.encode_moments(to_signed(pixels))[0]) for pixels in frames])
-    clean_BCTHW, _ = excerpt.take(whole_BCTHW, tuple(range(whole_BCTHW.shape[2])), Draws(0, 0, tuple(range(count))))
-    noise_BCTHW = torch.randn(clean_BCTHW.shape, generator=torch.Generator().manual_seed(0))
-    history = EmptyPast().before(whole_BCTHW, shrink, network, info.geometry)
-
     def loss(wrong: str | None, sigma: float) -> float:
-        text = network.encode_text(encoder.encode([str(canonical(_with_wrong(scene, wrong))) for scene in scenes]))
-        noisy_BCTHW = blend(clean_BCTHW, noise_BCTHW, torch.full((count,), sigma))
-        velocity = network.velocity(noisy_BCTHW, torch.full((count,), 1000 * sigma), text, history)
-        return float(squared_error(velocity, noise_BCTHW - clean_BCTHW))
+        text = chunks.read([str(canonical(_with_wrong(scene, wrong))) for scene in scenes])
+        velocity = chunks.velocity(chunks.at(sigma), sigma, text)
+        return float(squared_error(velocity, chunks.noise_BCTHW - chunks.clean_BCTHW))
 
     rises = {}
     for sigma in track([float(s) for s in sigmas.split(",")], disable=not sys.stderr.isatty()):
@@ -78,9 +62,7 @@ def main(
         "hardware": cpu_line(threads),
         "command": "python benchmarks/word_use.py " + " ".join(sys.argv[1:]),
     }
-    path, key = RESULTS / "word_use.json", ("model", "shrink", "clips")
-    entries = json.loads(path.read_text()) if path.is_file() else []
-    write_json(path, [*(e for e in entries if any(e[name] != entry[name] for name in key)), entry])
+    keep(RESULTS / "word_use.json", entry, key=("model", "shrink", "clips"))
     typer.echo("| noise | loss | " + " | ".join(ATTRIBUTES) + " |\n|" + "--:|" * (2 + len(ATTRIBUTES)))
     for sigma, row in rises.items():
         shares = " | ".join(f"{100 * row[name]:+.1f}" for name in ATTRIBUTES)

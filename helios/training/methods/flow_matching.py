@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from helios.models.transformer.context import HistoryContext, HistoryLatents
+from helios.conditioning.history import FirstFrameAnchor, History
+from helios.models.transformer.context import HistoryContext
 from helios.schedulers.stages import SingleStage
 from helios.shapes import Geometry
 from helios.training.clips import LatentClip
@@ -65,13 +66,12 @@ class EmptyPast:
 
     def before(self, chunk_BCTHW: Tensor, shrink: int, network: Network, geometry: Geometry) -> HistoryContext:
         """Zero latents for every slot, encoded."""
-        batch, channels, _, height, width = chunk_BCTHW.shape
-        sizes = geometry.history
-        long, mid, short = (
-            chunk_BCTHW.new_zeros(batch, channels, frames, height // shrink, width // shrink)
-            for frames in (sizes.long, sizes.mid, 1 + sizes.newest)
+        batch, _, _, height, width = chunk_BCTHW.shape
+        anchor = FirstFrameAnchor()
+        past = History.empty(
+            batch, anchor.window(geometry), geometry, height // shrink, width // shrink, chunk_BCTHW.device
         )
-        return network.encode_history(HistoryLatents(long_BCTHW=long, mid_BCTHW=mid, short_BCTHW=short))
+        return network.encode_history(anchor.split(past, geometry))
 
 
 class FlowMatching:

@@ -100,7 +100,11 @@ class Excerpt:
 
     def take(self, x0_BCTHW: Tensor, positions: tuple[int, ...], draws: Draws) -> tuple[Tensor, tuple[int, ...]]:
         """The part of this step and its frames' time positions, of those of the chunk."""
-        return self.frames.take(latent_pyramid(x0_BCTHW, self.shrink.bit_length())[0], positions, draws)
+        return self.frames.take(self.shrunk(x0_BCTHW), positions, draws)
+
+    def shrunk(self, x0_BCTHW: Tensor) -> Tensor:
+        """All frames at its size."""
+        return latent_pyramid(x0_BCTHW, self.shrink.bit_length())[0]
 
     def tokens(self, whole: int, frames: int) -> int:
         """Of the longest step, when a chunk of ``frames`` has ``whole``."""
