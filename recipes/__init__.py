@@ -13,7 +13,7 @@ from importlib import import_module
 from helios.errors import InputError
 from helios.training.phase import After, Phase, Start
 
-_MODULES = ("toy", "helios_14b", "finetune", "ablations")
+_MODULES = ("toy", "helios_14b", "finetune", "finetune_14b", "ablations")
 
 
 def names() -> list[str]:

@@ -55,6 +55,7 @@ PHASES = (
     "pretrain_paths",
     "pretrain_places",
     "pretrain_times",
+    "pretrain_many",
     "stage1_init",
     "stage1_post",
     "stage2_init",
@@ -232,6 +233,31 @@ def pretrain_times() -> Phase:
     )
 
 
+def pretrain_many() -> Phase:
+    """Whole chunks where they are small, of so many clips that their motions cannot be learnt by heart."""
+    base = pretrain_times()
+    return replace(
+        base,
+        name="pretrain_many",
+        stage=PretrainStage(
+            excerpts=(
+                Excerpt(share=0.4, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
+                Excerpt(share=0.45, shrink=2, law=LogitNormal(mean=-1.2, std=1.2)),
+                Excerpt(share=0.15, frames=SparseFrames(most=3, adjacent=0.5), law=LogitNormal(mean=-0.7, std=1.2)),
+            ),
+            past=EmptyPast(),
+        ),
+        start=After(phase="pretrain_times"),
+        data=replace(
+            base.data,
+            folder="latents_many",
+            world=replace(base.data.world, seed=4),
+            encode=replace(base.data.encode, count=12_288, seed=4),
+        ),
+        run=replace(base.run, steps=1100, seed=56, probe_every=1100),
+    )
+
+
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on.
 
@@ -250,7 +276,7 @@ def stage1_init() -> Phase:
             law=LogitNormal(mean=-0.7, std=1.3),
             sparse=SparseFrames(share=0.7, most=4, adjacent=0.6),
         ),
-        start=After(phase="pretrain_times"),
+        start=After(phase="pretrain_many"),
         data=replace(base.data, folder="latents_small", world=replace(base.data.world, seed=3, variety=SMALL_WORLD)),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),

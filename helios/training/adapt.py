@@ -11,12 +11,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from helios.errors import InputError
+from helios.extras import load_extra
 from helios.training.player import parameters_of
 
 MEMORY_PATCHES = ("patch_short", "patch_mid", "patch_long")
+IN_FULL = "trained_in_full.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,9 @@ class LoraTraining:
     def attach(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Add the adapter and return what is trained, by name.
 
-        Raises: InputError for a module that the model does not have.
+        Raises: InputError for a module that the model does not have, or without the package ``peft``.
         """
-        from peft import LoraConfig
+        LoraConfig = load_extra("peft", extra="train").LoraConfig
 
         model.requires_grad_(False)
         targets = self.targets(model)
@@ -144,7 +147,8 @@ def merge(model: nn.Module) -> nn.Module:
     """
     for name, layer in [(n, m) for n, m in model.named_modules() if is_adapted(m)]:
         weight = layer.get_base_layer().weight
-        fused = weight.float() + sum(_delta(layer, adapter) for adapter in layer.active_adapters)
+        deltas = [_delta(layer, adapter).to(weight.device) for adapter in layer.active_adapters]
+        fused = weight.float() + sum(deltas)  # the dense weight of a network that takes turns may be on the host
         weight.data = fused.to(weight.dtype)
         parent, _, last = name.rpartition(".")
         owner = model.get_submodule(parent)
@@ -158,14 +162,17 @@ def merge(model: nn.Module) -> nn.Module:
     return model
 
 
-def save_adapter(model: nn.Module, folder: Path, adapter: str = "default") -> Path:
+def save_adapter(model: nn.Module, folder: Path, training: LoraTraining) -> None:
     """Write the adapter as ``pytorch_lora_weights.safetensors``, the file that Diffusers and Helios load.
 
-    Returns: the file.
+    Modules that were trained in full go beside it, into ``trained_in_full.safetensors``, under their names in the
+    model: ``model.load_state_dict(..., strict=False)`` takes them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_lora_adapter(folder, adapter_name=adapter)
-    return folder / "pytorch_lora_weights.safetensors"
+    model.save_lora_adapter(folder, adapter_name=training.adapter)
+    if training.full:
+        named = {f"{name}.{key}": p for name in training.full for key, p in child(model, name).named_parameters()}
+        save_file({key: p.detach().contiguous() for key, p in named.items()}, folder / IN_FULL)
 
 
 def _delta(layer: nn.Module, adapter: str) -> Tensor:

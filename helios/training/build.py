@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,18 +22,19 @@ from helios.checkpoints import (
 from helios.data.identity import identities, latents_identity, transformer_identity
 from helios.data.loader import PreparedClips
 from helios.errors import InputError
+from helios.extras import load_extra
 from helios.models.text_encoder import load_tokenizer, prompt_tokens
 from helios.models.vae import HeliosVAE
 from helios.sampling.plan import SamplingPlan
 from helios.schedulers.stages import PyramidStages, SingleStage
-from helios.training.adapt import FullTraining, Training
+from helios.training.adapt import FullTraining, LoraTraining, Training
 from helios.training.clips import Dataset
 from helios.training.config import to_plain
 from helios.training.encode import EncodedClips, all_encoded, encode_source
 from helios.training.methods.base import Method
 from helios.training.methods.dmd import CRITIC, STUDENT, Dmd
 from helios.training.methods.flow_matching import FlowMatching
-from helios.training.methods.gan import Adversary, Discriminator, NoAdversary
+from helios.training.methods.gan import SMALLEST, Adversary, Discriminator, NoAdversary
 from helios.training.methods.ode import OdeRegression
 from helios.training.methods.stage1 import Stage1
 from helios.training.methods.stage2 import Stage2
@@ -58,7 +59,7 @@ from helios.training.plans import geometry_for, probe_plan, student_plan
 from helios.training.player import Player
 from helios.training.probes.noise_bands import NoiseBands
 from helios.training.probes.rollouts import Rollouts
-from helios.training.residence import OneAtATime
+from helios.training.residence import OneAtATime, Residence, Resident
 from helios.training.scores import Scores, SeparateScores, SharedScores
 from helios.training.text import Captions, EncodedCaptions, StoredCaptions
 from helios.training.toyworld import ToyPrompts
@@ -102,6 +103,8 @@ class _Builder:
     info: CheckpointInfo = field(init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.phase.training, LoraTraining):
+            load_extra("peft", extra="train")  # before anything heavy loads
         self.info = inspect(self.workspace.start(self.phase.start))
         _check_start(self.phase, self.info)
         self.variant: Variant = self.phase.stage.variant
@@ -190,7 +193,8 @@ class _Builder:
             raise InputError(f"{teacher.path} is {teacher.variant}: the teacher of distillation is a Base model")
         base = self._transformer(teacher)
         scores, critic_module, trainables = self._scores(base, stage.critic)
-        adversary, first_steps = self._adversary(scores.fake), {}
+        plan = student_plan(self.info, stage.student)
+        adversary, first_steps = self._adversary(scores.fake, plan), {}
         if isinstance(adversary, Adversary):
             heads = {f"heads.{name}": p for name, p in adversary.discriminator.named_parameters()}
             trainables = {f"score.{name}": p for name, p in trainables.items()} | heads
@@ -203,10 +207,13 @@ class _Builder:
             optim=stage.critic_optim,
             first_steps=first_steps,
         )
-        turns = OneAtATime([model, scores.fake.module], self.device) if stage.one_at_a_time else None
-        plan = student_plan(self.info, stage.student)
+        one_at_a_time = [model, scores.fake.module] if stage.one_at_a_time else None
+        turns = Resident() if one_at_a_time is None else OneAtATime(one_at_a_time, self.device)
         method = Dmd(player, critic, network, scores, captions, plan, stage.config, adversary, turns)
-        return self._built(method, model, network, captions)
+        built = self._built(method, model, network, captions)
+        _check_sizes(built.dataset, plan)
+        built.probes = tuple(AtHand(probe, turns, model) for probe in built.probes)
+        return built
 
     def _student(self) -> tuple[Player, Network, Captions]:
         """Of a stage that trains the starting checkpoint's transformer and needs no other network."""
@@ -226,10 +233,16 @@ class _Builder:
         base.requires_grad_(False).eval()
         return SeparateScores(real=wrap(module=base), fake=wrap(module=fake)), fake, trainables
 
-    def _adversary(self, network: Network) -> Adversary | NoAdversary:
+    def _adversary(self, network: Network, plan: SamplingPlan) -> Adversary | NoAdversary:
         heads = self.phase.stage.adversary
         if isinstance(heads, NoAdversary):
             return heads
+        if min(plan.geometry.latent_size(plan.height, plan.width)) < SMALLEST:
+            least = SMALLEST * plan.geometry.spatial
+            raise InputError(
+                f"the discriminator reads halves of {plan.height}x{plan.width} pixels, which is too small for its "
+                f"convolutions: use {least} or more each way, or set stage.adversary=NoAdversary"
+            )
         config = network.module.config
         if max(heads.taps) >= config.num_layers:
             raise InputError(f"taps={heads.taps} read blocks that a model of {config.num_layers} does not have")
@@ -274,7 +287,8 @@ class _Builder:
     def _clips(self, captions: Captions) -> Dataset:
         data, stored = self.phase.data, not isinstance(self.phase.text, EncodedText)
         if isinstance(data, PreparedData):
-            clips = PreparedClips(self.workspace.data(data.folder), self.info, chunks=data.chunks, text=stored)
+            info = replace(self.info, geometry=self.geometry)  # sizes have to divide into the levels of this stage
+            clips = PreparedClips(self.workspace.data(data.folder), info, chunks=data.chunks, text=stored)
         else:
             clips = EncodedClips(self._make_latents(data))
         if not stored:  # stored states were checked when they were made
@@ -394,6 +408,20 @@ class _Builder:
 
 
 @dataclass(frozen=True)
+class AtHand:
+    """A probe of a network that may be away from its device: it is brought back first."""
+
+    inner: Probe
+    residence: Residence
+    module: nn.Module
+
+    def __call__(self, step: int, folder: Path | None) -> Mapping[str, float]:
+        """See :class:`helios.training.trainer.Probe`."""
+        self.residence.bring(self.module)
+        return self.inner(step, folder)
+
+
+@dataclass(frozen=True)
 class WithoutEnd:
     """A data set without its last ``held_out`` items."""
 
@@ -453,6 +481,21 @@ def _check_start(phase: Phase, info: CheckpointInfo) -> None:
             f"{info.path} is a checkpoint of another stage: it is {info.variant}, and {phase.name} "
             f"({type(phase.stage).__name__}) starts from {wanted}; set start to such a one"
         )
+
+
+def _check_sizes(dataset: Dataset, plan: SamplingPlan) -> None:
+    """The student makes chunks of one size, and the scores compare them with what the data's history leads to."""
+    first_of = {bucket: index for index, bucket in reversed(list(enumerate(dataset.buckets())))}
+    wanted = plan.geometry.latent_size(plan.height, plan.width)
+    for index in first_of.values():
+        found = tuple(dataset[index].latents_CTHW.shape[-2:])
+        if found != wanted:
+            spatial = plan.geometry.spatial
+            sizes = [f"{rows * spatial}x{columns * spatial}" for rows, columns in (found, wanted)]
+            raise InputError(
+                f"the data holds clips of {sizes[0]} (height x width) and the student makes {sizes[1]}: prepare the videos "
+                f"in that one size"
+            )
 
 
 def own_parameters(module: nn.Module) -> None:

@@ -2,13 +2,14 @@
 
     RUN/checkpoints/step-00000500/
         weights.safetensors  optimizer.safetensors  ema.safetensors    "player/parameter", float32
-        state.json                                                     counters, place in the data, configuration
+        state.json                      counters, place in the data, configuration; a probe's numbers once it has run
 
 Random numbers need no state: they are addressed by the step (:mod:`helios.training.seeds`).
 """
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helios.errors import InputError
+from helios.training.ema import MovingAverage
 from helios.training.errors import TrainingError, writing
 from helios.training.parallel import Parallel, like, whole
 from helios.training.player import Player
@@ -38,7 +40,8 @@ class Keep:
 
     Args:
         last: how many of the newest, 1 or more.
-        best_by: name of a probe's number; the checkpoint where it was best also stays. None for none.
+        best_by: name of a probe's number; the checkpoint where it was best also stays, the earlier of equals. None for
+            none.
         lower_is_better: whether a small number is good.
     """
 
@@ -50,9 +53,11 @@ class Keep:
         if self.last < 1:
             raise InputError(f"keep.last={self.last} would delete every checkpoint: use 1 or more")
 
-    def better(self, new: float, old: float | None) -> bool:
-        """Whether a probe's number beats the best so far."""
-        return old is None or (new < old if self.lower_is_better else new > old)
+    def better(self, new: float, old: float) -> bool:
+        """Whether a probe's number beats another one; what is not a number beats nothing."""
+        if math.isnan(old):
+            return not math.isnan(new)
+        return new < old if self.lower_is_better else new > old
 
 
 class CheckpointFolder:
@@ -80,10 +85,18 @@ class CheckpointFolder:
         steps = self.steps()
         return f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no checkpoint yet"
 
-    def best(self) -> dict[str, Any] | None:
-        """``{"step": ..., "value": ...}`` of the best checkpoint by probe so far."""
-        file = self.folder / "best.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+    def best(self) -> int | None:
+        """Step of the best checkpoint by probe so far."""
+        found: tuple[int, float] | None = None
+        for step in self.steps() if self.keep.best_by else ():
+            value = self.state(step).get("probe", {}).get(self.keep.best_by)
+            if value is not None and (found is None or self.keep.better(float(value), found[1])):
+                found = step, float(value)
+        return found and found[0]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """``state.json`` of a step."""
+        return json.loads((self.path(step) / _STATE).read_text(encoding="utf-8"))
 
     def save(self, players: tuple[Player, ...], state: dict[str, Any], parallel: Parallel) -> Path:
         """Write a checkpoint; call it on every rank.
@@ -92,7 +105,7 @@ class CheckpointFolder:
             state: what ``state.json`` holds; ``state["step"]`` names the folder.
         Raises: TrainingError when it cannot be written; what was there before stays.
         """
-        tensors = {kind: gather(players) for kind, gather in _PARTS.items()}
+        tensors = {kind: _gathered(gather(players), parallel) for kind, gather in _PARTS.items()}
         path, failure = self.path(state["step"]), None
         if parallel.rank == 0:
             try:
@@ -107,32 +120,41 @@ class CheckpointFolder:
     def load(self, step: int, players: tuple[Player, ...]) -> dict[str, Any]:
         """Put a checkpoint back into the players and return its ``state.json``.
 
+        The optimiser of now begins anew, with a warning, where the checkpoint was made with another kind; so does a
+        moving average that it does not have, from the weights.
+
         Raises: InputError when it holds other tensors than the run trains.
         """
-        path = self.path(step)
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        path, state = self.path(step), self.state(step)
         _restore_weights(players, _read(path, _WEIGHTS), path)
-        _restore_optimizers(players, _read(path, _OPTIMIZER))
-        _restore_averages(players, _read(path, _EMA))
+        optimizers, averages = _read(path, _OPTIMIZER), _read(path, _EMA)
         for player in players:
             player.updates = state["updates"][player.name]
-            if player.average:
+            if state["optimizers"][player.name] == optimizer_kind(player):
+                _restore_optimizer(player, optimizers)
+            else:
+                logger.warning("%s: the %s has another kind of optimiser now, which begins anew", path, player.name)
+            if player.average and player.name in state["averages"]:
                 player.average.updates = state["averages"][player.name]
+                _restore_average(player.name, player.average, averages)
+            elif player.average:
+                logger.warning("%s: there is no average of the %s, it begins with its weights", path, player.name)
+                player.average = MovingAverage(player.average.config, player.trainables)
         return state
 
     def note_probe(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Remember a checkpoint whose probe is the best so far; ``step`` must have been saved.
+        """Write what a probe found into the checkpoint of ``step``, which must have been saved.
 
-        Raises: TrainingError when that cannot be written down.
+        Raises: TrainingError when that cannot be written, or when ``keep.best_by`` is none of the numbers.
         """
         name = self.keep.best_by
-        if name is None or name not in numbers:
-            return
-        best = self.best()
-        if self.keep.better(numbers[name], best and best["value"]):
-            file, text = self.folder / "best.json", json.dumps({"step": step, "probe": name, "value": numbers[name]})
-            with writing(file, self.last_good()):
-                replace_file(file, text)
+        if name is not None and name not in numbers:
+            known = ", ".join(sorted(numbers)) or "nothing"
+            raise TrainingError(f"keep.best_by={name!r} is not what the probes measure: they measure {known}")
+        file = self.path(step) / _STATE
+        with writing(file, self.last_good()):
+            probe = {key: value if math.isfinite(value) else str(value) for key, value in numbers.items()}
+            replace_file(file, json.dumps(self.state(step) | {"probe": probe}, indent=1))
 
     def _write(self, path: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         unfinished = path.with_name(_UNFINISHED + path.name)
@@ -153,15 +175,19 @@ class CheckpointFolder:
     def _prune(self) -> None:
         steps, best = self.steps(), self.best()
         for step in steps[: -self.keep.last]:
-            if not best or best["step"] != step:
+            if best != step:
                 shutil.rmtree(self.path(step), ignore_errors=True)
         for leftover in self.folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def weights(players: tuple[Player, ...]) -> dict[str, Tensor]:
-    """Every trained tensor in full, on the host."""
-    return {f"{p.name}/{name}": whole(value) for p in players for name, value in p.trainables.items()}
+def _gathered(tensors: dict[str, Tensor], parallel: Parallel) -> dict[str, Tensor]:
+    """Whole values on the host of the rank that writes; the others only help to join them."""
+    return {key: whole(value, keep=parallel.rank == 0) for key, value in tensors.items()}
+
+
+def _weights(players: tuple[Player, ...]) -> dict[str, Tensor]:
+    return {f"{p.name}/{name}": value for p in players for name, value in p.trainables.items()}
 
 
 def _optimizer_tensors(players: tuple[Player, ...]) -> dict[str, Tensor]:
@@ -169,15 +195,15 @@ def _optimizer_tensors(players: tuple[Player, ...]) -> dict[str, Tensor]:
     for player in players:
         for name, parameter in player.trainables.items():
             for key, value in player.optimizer.state.get(parameter, {}).items():
-                found[f"{player.name}/{name}/{key}"] = whole(torch.as_tensor(value))
+                found[f"{player.name}/{name}/{key}"] = torch.as_tensor(value)
     return found
 
 
 def _average_tensors(players: tuple[Player, ...]) -> dict[str, Tensor]:
-    return {f"{p.name}/{name}": whole(value) for p in players if p.average for name, value in p.average.shadow.items()}
+    return {f"{p.name}/{name}": value for p in players if p.average for name, value in p.average.shadow.items()}
 
 
-_PARTS = {_WEIGHTS: weights, _OPTIMIZER: _optimizer_tensors, _EMA: _average_tensors}
+_PARTS = {_WEIGHTS: _weights, _OPTIMIZER: _optimizer_tensors, _EMA: _average_tensors}
 
 
 def averaged_weights(path: Path, player: str) -> dict[str, Tensor]:
@@ -204,22 +230,24 @@ def _restore_weights(players: tuple[Player, ...], saved: dict[str, Tensor], path
         parameter.copy_(like(saved[key], parameter))
 
 
-def _restore_optimizers(players: tuple[Player, ...], saved: dict[str, Tensor]) -> None:
-    for player in players:
-        for name, parameter in player.trainables.items():
-            prefix = f"{player.name}/{name}/"
-            state = {key.removeprefix(prefix): v for key, v in saved.items() if key.startswith(prefix)}
-            if state:
-                player.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else like(value, parameter) for key, value in state.items()
-                }
+def optimizer_kind(player: Player) -> str:
+    """What its optimiser is called in a checkpoint."""
+    return type(player.optimizer).__name__
 
 
-def _restore_averages(players: tuple[Player, ...], saved: dict[str, Tensor]) -> None:
-    for player in players:
-        if player.average:
-            for name, shadow in player.average.shadow.items():
-                player.average.shadow[name] = like(saved[f"{player.name}/{name}"], shadow).clone()
+def _restore_optimizer(player: Player, saved: dict[str, Tensor]) -> None:
+    for name, parameter in player.trainables.items():
+        prefix = f"{player.name}/{name}/"
+        state = {key.removeprefix(prefix): v for key, v in saved.items() if key.startswith(prefix)}
+        if state:
+            player.optimizer.state[parameter] = {
+                key: value.clone() if key == "step" else like(value, parameter) for key, value in state.items()
+            }
+
+
+def _restore_average(player: str, average: MovingAverage, saved: dict[str, Tensor]) -> None:
+    for name, shadow in average.shadow.items():
+        average.shadow[name] = like(saved[f"{player}/{name}"], shadow).clone()
 
 
 def _flush(folder: Path) -> None:

@@ -7,11 +7,32 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from helios.device import is_out_of_memory
 from helios.errors import GenerationError
 
 
 class TrainingError(GenerationError):
     """A run could not go on (loss not finite, disk full, a tensor that does not learn); its last checkpoint is good."""
+
+
+@contextmanager
+def naming_shortage(step: int, kept: str) -> Iterator[None]:
+    """Around a step: turns an allocator's error into one that says what needs less.
+
+    Args:
+        step: which one.
+        kept: what is safe on the disk, for the message.
+    Raises: TrainingError.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory at step {step}; {kept}: raise run.accumulate (the batch stays what it is), set "
+            "recompute=true, train an adapter, or lower run.batch_size; `helios train RECIPE --dry-run` estimates each"
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -49,7 +51,7 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEstimate:
-    """What one phase takes on one device (replicated weights), in numbers and bytes.
+    """What one phase takes, in numbers and bytes; of memory, what one device holds.
 
     Attributes:
         parameters: of the transformer, and of the text encoder where it is trained too; of the VAE where that is.
@@ -151,25 +153,30 @@ def estimate(phase: Phase, start: Sizes, *, ranks: int = 1) -> PhaseEstimate:
     encodes = isinstance(phase.text, EncodedText)
     trains_text = encodes and phase.text.trained
     trained = trained_shapes(phase.training, shapes) | (text if trains_text else {})
-    critic, critic_dense = _critic(phase, config, shapes)
+    critic, critics_base = _critic(phase, config, shapes)
+    held = partial(_held, ranks=ranks if phase.parallel == "sharded" else 1)
     tokens = _sequence(phase, start)
     samples = max(1, phase.run.batch_size // (phase.run.accumulate * ranks))
     adapted = isinstance(phase.training, LoraTraining)
-    weights = dense * _BYTES[phase.dense] + 4 * _numbers(trained) if adapted else 4 * dense
+    weights = held(shapes) * _BYTES[phase.dense] + 4 * held(trained) if adapted else 4 * held(shapes)
     moments = moment_numbers(phase.optim, trained)
     if critic:
         moments += moment_numbers(phase.stage.critic_optim, critic)
     both = _numbers(trained) + _numbers(critic)
-    averaged = 4 * _numbers(trained) if isinstance(phase.ema, Ema) else 0
-    checkpoint = 4 * (both + moments) + averaged
+    kept = Fraction(held(trained) + held(critic), both)
+    averages = isinstance(phase.ema, Ema)
+    checkpoint = 4 * (both + moments + averages * _numbers(trained))
     return PhaseEstimate(
         parameters=dense + (_numbers(text) if trains_text else 0),
         trained=_numbers(trained),
         critic_trained=_numbers(critic),
         tokens=tokens,
-        weights=weights + critic_dense + 4 * _numbers(critic) + (4 * _numbers(text) if encodes else 0),
-        optimiser=4 * (both + moments),
-        average=averaged,
+        weights=weights
+        + held(critics_base) * _BYTES[phase.dense]
+        + 4 * held(critic)
+        + (4 * _numbers(text) if encodes else 0),
+        optimiser=round(4 * (both + moments) * kept),
+        average=4 * held(trained) * averages,
         activations=_activations(phase, config, tokens, samples),
         checkpoint=checkpoint,
         disk=_checkpoints(phase) * checkpoint + dense * _BYTES[phase.dense] + start.copied,
@@ -254,15 +261,15 @@ def _vae_estimate(phase: Phase, start: Scratch) -> PhaseEstimate:
     )
 
 
-def _critic(phase: Phase, config: TransformerConfig, shapes: Shapes) -> tuple[Shapes, int]:
-    """What the critic trains, and the bytes of the dense weights that come with teacher and critic."""
+def _critic(phase: Phase, config: TransformerConfig, shapes: Shapes) -> tuple[Shapes, Shapes]:
+    """What the critic trains, and the dense weights that come with teacher and critic."""
     stage = phase.stage
     if not isinstance(stage, DmdStage):
-        return {}, 0
+        return {}, {}
     trained = trained_shapes(stage.critic, shapes)
     if isinstance(stage.adversary, Heads):
         trained |= {f"heads.{name}": shape for name, shape in head_shapes(stage.adversary, config).items()}
-    return trained, 0 if stage.one_at_a_time else _numbers(shapes) * _BYTES[phase.dense]
+    return trained, {} if stage.one_at_a_time else shapes
 
 
 def head_shapes(heads: Heads, config: TransformerConfig) -> Shapes:
@@ -279,6 +286,12 @@ def _shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _numbers(shapes: Shapes) -> int:
     return sum(map(prod, shapes.values()))
+
+
+def _held(shapes: Shapes, *, ranks: int) -> int:
+    """Numbers on one device: the ranks share the blocks, where weights are split, and each has all of the rest."""
+    blocks = _numbers({name: shape for name, shape in shapes.items() if name.startswith("blocks.")})
+    return _numbers(shapes) - blocks + -(-blocks // ranks)
 
 
 def _checkpoints(phase: Phase) -> int:

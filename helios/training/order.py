@@ -22,7 +22,7 @@ class BatchOrder:
         buckets: the bucket of every clip; clips of one bucket have equal shapes.
         batch_size: clips of the global batch, over all ranks and accumulated micro-batches.
         seed: of the shuffles.
-    Raises: InputError when no bucket fills one batch.
+    Raises: InputError when no bucket fills one batch; how many clips are in buckets that fill none is ``left_out``.
     """
 
     buckets: Sequence[object]
@@ -34,13 +34,19 @@ class BatchOrder:
         if self.batches_per_epoch == 0:
             raise InputError(
                 f"{len(self.buckets)} clip(s) in {len(self._members)} bucket(s) do not fill a batch of "
-                f"{self.batch_size}: add clips or lower batch_size"
+                f"{self.batch_size}: add clips, lower batch_size, or cut clips of different lengths into equal pieces with "
+                "data.chunks"
             )
 
     @cached_property
     def batches_per_epoch(self) -> int:
         """Whole batches that one pass over the clips gives."""
         return sum(len(members) // self.batch_size for members in self._members.values())
+
+    @property
+    def left_out(self) -> int:
+        """Clips that no batch ever holds, because their bucket has fewer than a batch."""
+        return sum(len(members) for members in self._members.values() if len(members) < self.batch_size)
 
     def batch(self, position: int) -> tuple[int, ...]:
         """Indices of the clips of batch number ``position``, counted over all epochs."""

@@ -4,9 +4,11 @@ A gradient is reduced once per update, after every backward pass of the update, 
 per level, per endpoint term, per critic loss): an engine that steps at each of them changes the method.
 """
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import torch
@@ -20,6 +22,8 @@ from helios.errors import InputError
 from helios.training.player import Player
 
 _BUCKET_NUMBERS = 1 << 26
+_PATIENCE = timedelta(hours=2)
+"""How long ranks wait for one that writes a checkpoint or exports a model of tens of gigabytes."""
 
 
 class Parallel(Protocol):
@@ -76,14 +80,20 @@ class Replicated:
             dist.broadcast(parameter.detach(), src=0)
 
     def reduce(self, parameters: Iterable[nn.Parameter]) -> None:
-        """See :class:`Parallel`. A parameter without a gradient on some rank counts as zero there."""
-        parameters = [p for p in parameters if not isinstance(p, DTensor)]
+        """See :class:`Parallel`. A parameter without a gradient on some rank counts as zero there; one without on all
+        ranks stays without, for an optimiser moves what has a gradient of zeros.
+        """
+        parameters = self._reached([p for p in parameters if not isinstance(p, DTensor)])
         for bucket in _buckets(parameters):
             flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in bucket])
             dist.all_reduce(flat)
             flat /= self.world
             for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket])):
                 parameter.grad = part.view_as(parameter)
+
+    def _reached(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        has = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        return list(itertools.compress(parameters, self.mean(has).gt(0).tolist()))
 
     def mean(self, values: Tensor) -> Tensor:
         """See :class:`Parallel`."""
@@ -129,7 +139,7 @@ def connect(kind: str) -> Parallel:
     if "WORLD_SIZE" not in os.environ:
         return OneDevice()
     if not dist.is_initialized():
-        dist.init_process_group()
+        dist.init_process_group(timeout=_PATIENCE)
     return Sharded() if kind == "sharded" else Replicated()
 
 
@@ -143,9 +153,14 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full value of a parameter, split or not, on the host. Every rank has to call it."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+def whole(tensor: Tensor, *, keep: bool = True) -> Tensor:
+    """The full value of a parameter, split or not, on the host. Every rank has to call it.
+
+    Args:
+        keep: False on ranks that only take part in joining split values: what they get is on the meta device.
+    """
+    joined = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+    return joined.to("cpu" if keep else "meta")
 
 
 def like(value: Tensor, pattern: Tensor) -> Tensor:

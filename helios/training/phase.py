@@ -376,6 +376,11 @@ class Phase:
             raise InputError(f"{self.name}: a VAE is trained in full: set training=FullTraining")
         if isinstance(self.training, FullTraining) and self.dense != "float32":
             raise InputError(f"{self.name}: full training needs float32 weights: set dense=float32 or train an adapter")
+        if self.run.keep.best_by and isinstance(self.probes, NoProbes):
+            raise InputError(
+                f"{self.name}: run.keep.best_by={self.run.keep.best_by!r} is a probe's number: set probes=RolloutProbes, "
+                "or run.keep.best_by to none"
+            )
         if isinstance(self.stage, DmdStage):
             self._check_distillation(self.stage)
 

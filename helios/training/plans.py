@@ -54,19 +54,19 @@ def student_plan(info: CheckpointInfo, student: StudentSampling) -> SamplingPlan
 
 
 def probe_plan(info: CheckpointInfo, variant: Variant, *, steps, guidance, student: StudentSampling | None):
-    """How a network in training is rolled out to be looked at.
+    """How a network in training is rolled out to be looked at: as the exported model will be sampled.
 
     Args:
         steps, guidance: None for what the variant is released with.
         student: settings of a distilled model.
     """
     if student is not None:
-        plan = student_plan(info, student)
+        plan = student_plan(info, replace(student, own_size=False))
         return plan if steps is None else replace(plan, steps=steps)
     from helios.checkpoints.presets import preset_for
 
     geometry = geometry_for(info, variant)
-    preset = preset_for(variant, levels=geometry.levels, zero_star=False)
+    preset = preset_for(variant, levels=geometry.levels, zero_star=variant is Variant.MID)
     return SamplingPlan(
         geometry=geometry,
         scheduler=scheduler_of(variant),

@@ -117,8 +117,8 @@ def _export(phase: Phase, built: Built, space: Workspace, result: RunResult, par
     target = space.model(phase.name)
     load_trained(player.trainables, averaged_weights(chosen, player.name))
     with writing(target, f"what was trained is kept in {chosen}"):
-        if isinstance(phase.training, LoraTraining) and built.student is not None and not phase.training.full:
-            save_adapter(built.student, space.phase(phase.name) / ADAPTER, phase.training.adapter)
+        if isinstance(phase.training, LoraTraining) and built.student is not None:
+            save_adapter(built.student, space.phase(phase.name) / ADAPTER, phase.training)
         export_model(phase, built, target)
     logger.info("exported %s from %s", target, chosen)
     return target
@@ -126,8 +126,8 @@ def _export(phase: Phase, built: Built, space: Workspace, result: RunResult, par
 
 def _chosen(folder: Path, phase: Phase, result: RunResult) -> Path:
     checkpoints = CheckpointFolder(folder / "checkpoints", phase.run.keep)
-    best = checkpoints.best() if phase.run.keep.best_by else None
-    return checkpoints.path(best["step"]) if best else result.checkpoint
+    best = checkpoints.best()
+    return result.checkpoint if best is None else checkpoints.path(best)
 
 
 @torch.no_grad()

@@ -28,7 +28,6 @@ class ToyWorld:
         seed: picks the clips.
         wordings: captions per clip, in varied wording; one of them is the canonical, complete one.
         changing: share of clips whose description changes on the way, for timelines.
-        shapes: what is drawn; None for the usual ones.
         variety: how much clips of one description differ.
     """
 
@@ -38,7 +37,6 @@ class ToyWorld:
     seed: int = 0
     wordings: int = 6
     changing: float = 0.1
-    shapes: tuple[str, ...] | None = None
     variety: Variety = Variety()
 
     def __post_init__(self) -> None:
@@ -48,8 +46,7 @@ class ToyWorld:
     @property
     def clips(self) -> ToyClips:
         """The endless supply of clips with one description."""
-        shapes = {} if self.shapes is None else {"shapes": self.shapes}
-        return ToyClips(chunks=self.chunks, **self._common, **shapes)
+        return ToyClips(chunks=self.chunks, **self._common)
 
     @property
     def changes(self) -> ToyChanges:

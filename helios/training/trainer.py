@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from helios.errors import InputError
-from helios.training.checkpoint import CheckpointFolder, Keep
+from helios.training.checkpoint import CheckpointFolder, Keep, optimizer_kind
 from helios.training.clips import Dataset
 from helios.training.config import differences, save_config, to_plain
-from helios.training.errors import TrainingError, writing
+from helios.training.errors import TrainingError, naming_shortage, writing
 from helios.training.methods.base import Method
 from helios.training.optim import clip_gradients, gradient_norm
 from helios.training.order import BatchOrder
@@ -43,7 +43,7 @@ class RunConfig:
         accumulate: micro-batches per rank and step, one after the other.
         seed: of the order of clips and of every draw.
         save_every: steps between checkpoints; one is also written at the end.
-        probe_every: steps between probes; they also run at the end. 0 for never.
+        probe_every: steps between probes, each of which also writes a checkpoint; they also run at the end. 0 for never.
         log_every: steps between lines in the log and points of the curves.
         keep: which checkpoints stay.
         max_minutes: stop after this long, with a checkpoint; the same command goes on later. None for no limit.
@@ -68,6 +68,13 @@ class RunConfig:
         for name in ("steps", "batch_size", "accumulate", "save_every", "log_every", "gradient_check_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be 1 or more")
+        for name in ("probe_every", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative")
+        if self.keep.best_by and not self.probe_every:
+            raise InputError(
+                f"keep.best_by={self.keep.best_by!r} is a probe's number: set probe_every, or best_by to none"
+            )
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size={self.batch_size} does not split into accumulate={self.accumulate} parts")
         if self.max_minutes is not None and self.max_minutes <= 0:
@@ -137,8 +144,16 @@ class Trainer:
         self.parallel, self.probes, self.show = parallel, probes, show
         self.players = {player.name: player for player in method.players}
         self.order = BatchOrder(buckets=dataset.buckets(), batch_size=config.batch_size, seed=config.seed)
+        if self.order.left_out:
+            logger.warning(
+                "%d of %d clips are never used: fewer than batch_size=%d have their size and length; lower it, or set "
+                "data.chunks to cut clips into equal pieces",
+                self.order.left_out,
+                len(dataset),
+                config.batch_size,
+            )
         self.checkpoints = CheckpointFolder(folder / "checkpoints", config.keep)
-        self.step, self._saved = 0, -1
+        self.step, self._saved, self._probed = 0, -1, -1
         self._since_report: dict[str, list[float]] = defaultdict(list)
         share = config.batch_size // (parallel.world * config.accumulate)
         if share * parallel.world * config.accumulate != config.batch_size:
@@ -152,22 +167,23 @@ class Trainer:
     def run(self) -> RunResult:
         """Train until the last step or until the time is up.
 
-        Raises: TrainingError when a loss or a gradient is not finite, when a trained tensor gets no gradient, or when
-            a checkpoint or the curves cannot be written; what was saved before stays.
+        Raises: TrainingError when a loss or a gradient is not finite, when a trained tensor gets no gradient, when
+            memory runs out, or when a checkpoint or the curves cannot be written; what was saved before stays.
         """
         self._begin()
         record = self._record()
         clock = _Clock(self.config.max_minutes)
         try:
+            self._probe_if_due(record)  # of a run that was killed between a checkpoint and its probe
             while self.step < self.config.steps and not self._out_of_time(clock):
-                numbers = self._step()
+                with naming_shortage(self.step, self.checkpoints.last_good()):
+                    numbers = self._step()
                 clock.tick()
                 self._report(record, clock, numbers)
                 if self.step % self.config.save_every == 0:
                     self._save()
-                if self.config.probe_every and self.step % self.config.probe_every == 0:
-                    self._probe(record)
-            return self._end(record)
+                self._probe_if_due(record)
+            return self._end()
         finally:
             record.close()
 
@@ -189,6 +205,7 @@ class Trainer:
         if steps:
             state = self.checkpoints.load(steps[-1], self.method.players)
             self.step = self._saved = state["step"]
+            self._probed = self.step if "probe" in state else -1
             self._without_gradient = {tuple(name) for name in state["without_gradient"]}
             self._compare(state)
         if self.parallel.rank == 0:
@@ -238,10 +255,10 @@ class Trainer:
         return dict(self.method.backward(player.name, items, draws, 1.0 / self.config.accumulate))
 
     def _averaged(self, parts: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean over micro-batches and ranks; one small transfer per turn."""
-        names = sorted(parts[0])
-        sums = torch.stack([torch.stack([part[name].detach().float() for name in names]) for part in parts]).mean(0)
-        return dict(zip(names, self.parallel.mean(sums.cpu()).tolist()))
+        """Mean over micro-batches and ranks; one small transfer per turn. Some are computed on the host anyway."""
+        names, home = sorted(parts[0]), parts[0]["loss"].device
+        rows = [torch.stack([part[name].detach().to(home, torch.float32) for name in names]) for part in parts]
+        return dict(zip(names, self.parallel.mean(torch.stack(rows).mean(0).cpu()).tolist()))
 
     def _check_finite(self, player: Player, numbers: dict[str, float], norm: float) -> None:
         broken = [name for name, value in numbers.items() if not math.isfinite(value)]
@@ -294,6 +311,7 @@ class Trainer:
         state = {
             "step": self.step,
             "updates": {name: player.updates for name, player in self.players.items()},
+            "optimizers": {name: optimizer_kind(player) for name, player in self.players.items()},
             "averages": {name: p.average.updates for name, p in self.players.items() if p.average},
             "without_gradient": sorted(self._without_gradient),
             "order": self._order_state(),
@@ -302,6 +320,11 @@ class Trainer:
         }
         self.checkpoints.save(self.method.players, state, self.parallel)
         self._saved = self.step
+
+    def _probe_if_due(self, record: RunRecord | NoRecord) -> None:
+        every, step = self.config.probe_every, self.step
+        if every and step and self._probed != step and (step % every == 0 or step >= self.config.steps):
+            self._probe(record)
 
     def _probe(self, record: RunRecord | NoRecord) -> None:
         """Averaged weights are looked at where there are any: they are what is exported. All ranks take part."""
@@ -319,13 +342,15 @@ class Trainer:
         self._note(record, numbers)
         if self.parallel.rank == 0:
             self.checkpoints.note_probe(self.step, numbers)
+        self._probed = self.step
 
-    def _end(self, record: RunRecord | NoRecord) -> RunResult:
-        finished = self.step >= self.config.steps
+    def _end(self) -> RunResult:
         if self._saved != self.step:
             self._save()
-        if finished and self.config.probe_every and self.step % self.config.probe_every:
-            self._probe(record)
+        finished = self.step >= self.config.steps
+        if finished and self._without_gradient:
+            names = sorted("/".join(key) for key in self._without_gradient)
+            logger.warning("%d trained tensor(s) never got a gradient, such as %s", len(names), names[0])
         return RunResult(step=self.step, finished=finished, checkpoint=self.checkpoints.path(self.step))
 
     def _out_of_time(self, clock: "_Clock") -> bool:

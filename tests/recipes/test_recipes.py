@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -62,6 +63,15 @@ def test_one_negative_prompt_is_filled_in_for_all_teachers(monkeypatch):
 def test_a_phase_shows_its_changes_alone():
     changed = differences(to_plain(helios_14b.stage1_init()), to_plain(helios_14b.stage1_post()))
     assert set(changed) == {"name", "optim.lr", "run.seed", "run.steps", "start.phase", "start.source", "start.type"}
+
+
+def test_split_weights_are_estimated_as_one_rank_holds_them():
+    """Nearly all of the 14B model is in its blocks, which the ranks share."""
+    whole = helios_14b.stage1_init()
+    start = sizes_of(whole.start)
+    one, eight = (estimate(replace(whole, parallel=kind), start, ranks=8) for kind in ("replicated", "sharded"))
+    assert 1 / 8 < eight.weights / one.weights < 0.15 and 1 / 8 < eight.optimiser / one.optimiser < 0.3
+    assert (eight.checkpoint, eight.parameters, eight.trained) == (one.checkpoint, one.parameters, one.trained)
 
 
 def test_estimates_of_the_14b_model_are_the_known_sizes():

@@ -2,11 +2,21 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from helios.errors import InputError
 from helios.models.transformer.context import HistoryLatents
-from helios.training.adapt import FullTraining, LoraTraining, is_adapted, merge, save_adapter, without_adapters
+from helios.training.adapt import (
+    IN_FULL,
+    MEMORY_PATCHES,
+    FullTraining,
+    LoraTraining,
+    is_adapted,
+    merge,
+    save_adapter,
+    without_adapters,
+)
 from tests.training.models import TEXT_WIDTH, transformer
 
 
@@ -120,11 +130,15 @@ def test_without_adapters_is_the_dense_model_and_ends_well():
     assert not frozen.requires_grad and all(p.requires_grad for p in list(parameters.values())[1:])
 
 
-def test_an_exported_adapter_gives_the_same_output(tmp_path):
-    model, fresh = transformer(), transformer()
-    trained(LoraTraining(rank=4, full=()), model)
-    file = save_adapter(model, tmp_path)
-    fresh.load_lora_adapter(file.parent, prefix=None, weight_name=file.name)
+@pytest.mark.parametrize("full", [(), MEMORY_PATCHES])
+def test_an_exported_adapter_gives_the_same_output(tmp_path, full):
+    model, fresh, training = transformer(), transformer(), LoraTraining(rank=4, full=full)
+    trained(training, model)
+    save_adapter(model, tmp_path, training)
+    fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
+    assert (tmp_path / IN_FULL).is_file() is bool(full)
+    if full:
+        assert not fresh.load_state_dict(load_file(tmp_path / IN_FULL), strict=False).unexpected_keys
     torch.testing.assert_close(outputs(fresh), outputs(model), rtol=1e-5, atol=1e-6)
     dense = merge(copy.deepcopy(fresh))
     torch.testing.assert_close(outputs(dense), outputs(model), rtol=1e-4, atol=1e-5)

@@ -13,8 +13,9 @@ import torch.multiprocessing as mp
 from helios.errors import InputError
 from helios.training.adapt import FullTraining, LoraTraining
 from helios.training.checkpoint import CheckpointFolder, averaged_weights
-from helios.training.corruption import PerLatentCorruption
+from helios.training.corruption import NoCorruption, PerLatentCorruption
 from helios.training.ema import Ema
+from helios.training.methods.dmd import DmdConfig
 from helios.training.methods.stage1 import Stage1
 from helios.training.methods.task import Tasks
 from helios.training.network import Network
@@ -27,6 +28,7 @@ from helios.training.toyworld import ToyWindows
 from helios.training.trainer import RunConfig, Trainer
 from helios.training.workspace import Workspace
 from tests.training.clips import GEOMETRY, clips
+from tests.training.line import LineMethod, Points
 from tests.training.methods.test_dmd import dmd
 from tests.training.models import HashedCaptions, transformer
 from tests.training.test_run import phase
@@ -34,22 +36,27 @@ from tests.training.test_run import phase
 KINDS = {"one": OneDevice, "replicated": Replicated, "sharded": Sharded}
 
 
+# Decisions per latent do not depend on how the batch is split; the published ones are per micro-batch.
+TASKS = Tasks(corruption=PerLatentCorruption(exposure=0.2, noise=0.5, downsample=0.2, clean=0.1))
+
+
 def method_named(name: str):
     if name == "dmd":
-        return dmd()
+        return dmd(config=DmdConfig(tasks=TASKS, student_damage=NoCorruption(), student_every=2))
+    if name == "unused":
+        return LineMethod(unused=True)
     model = transformer()
     training = {"lora": LoraTraining(rank=4), "full": FullTraining()}[name]
     # Plain descent speed with a clear clip: the clip needs the norm over all ranks.
     optim = OptimConfig(lr=1e-3, clip=0.05)
     student = Player(name="student", module=model, trainables=training.attach(model), optim=optim, ema=Ema(decay=0.5))
-    # Decisions per latent do not depend on how the batch is split; the published ones are per micro-batch.
-    tasks = Tasks(corruption=PerLatentCorruption(exposure=0.2, noise=0.5, downsample=0.2, clean=0.1))
-    return Stage1(student, Network(module=model), HashedCaptions(), GEOMETRY, tasks=tasks)
+    return Stage1(student, Network(module=model), HashedCaptions(), GEOMETRY, tasks=TASKS)
 
 
 def train(name: str, kind: str, folder, steps: int) -> None:
     config = RunConfig(steps=steps, batch_size=4, save_every=2, log_every=1, plots=False)
-    Trainer(method_named(name), clips(8), config, folder, parallel=KINDS[kind]()).run()
+    data = Points(8) if name == "unused" else clips(8)
+    Trainer(method_named(name), data, config, folder, parallel=KINDS[kind]()).run()
 
 
 def worker(rank: int, folder: str, jobs: list) -> None:
@@ -67,24 +74,25 @@ JOBS = [
     ("full", "sharded"),
     ("lora", "sharded"),
 ]
+OTHERS = [("dmd", "replicated"), ("unused", "replicated")]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Folders of all runs of this file: two ranks in one spawn, then one rank."""
     root = tmp_path_factory.mktemp("ranks")
-    jobs = [(name, kind, str(root / f"{name}-{kind}"), 4) for name, kind in JOBS]
+    jobs = [(name, kind, str(root / f"{name}-{kind}"), 4) for name, kind in JOBS + OTHERS]
     jobs.append(("full", "sharded", str(root / "regrown"), 2))
     mp.spawn(worker, args=(str(root), jobs), nprocs=2)
-    for name in ("full", "lora"):
+    for name in ("full", "lora", "dmd", "unused"):
         train(name, "one", root / f"{name}-one", 4)
     train("full", "one", root / "regrown", 4)
     return root
 
 
 @cache
-def final(folder, step=4):
-    return averaged_weights(CheckpointFolder(folder / "checkpoints").path(step), "student")
+def final(folder, step=4, player="student"):
+    return averaged_weights(CheckpointFolder(folder / "checkpoints").path(step), player)
 
 
 @pytest.mark.parametrize("name, kind", JOBS)
@@ -98,6 +106,19 @@ def test_two_ranks_equal_one(runs, name, kind):
         for (_, a), (_, b) in zip(one[curve], two[curve]):
             assert a == pytest.approx(b, rel=1e-3)
     assert all(factor < 1 for _, factor in one["student/clip_factor"])
+
+
+@pytest.mark.parametrize("player", ["student", "critic"])
+def test_two_ranks_distil_as_one(runs, player):
+    wanted, got = (final(runs / f"dmd-{kind}", player=player) for kind in ("one", "replicated"))
+    for key, value in wanted.items():
+        torch.testing.assert_close(got[key], value, rtol=1e-3, atol=5e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_what_no_rank_has_a_gradient_of_does_not_move(runs):
+    """An optimiser that is handed zeros decays the weight and counts the step."""
+    wanted, got = (final(runs / f"unused-{kind}", player="line") for kind in ("one", "replicated"))
+    assert torch.equal(got["unused"], wanted["unused"]) and torch.equal(got["unused"], torch.ones(3))
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(runs):

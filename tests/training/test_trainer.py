@@ -1,6 +1,7 @@
 import errno
 import json
 import logging
+import math
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good(tmp_pat
     assert same(good, resumed.players[0])
 
 
+def test_running_out_of_memory_says_what_needs_less(tmp_path, monkeypatch):
+    def full(self, player, items, draws, scale):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    train(tmp_path, config(steps=4))
+    monkeypatch.setattr(LineMethod, "backward", full)
+    with pytest.raises(TrainingError, match="out of memory at step 4; .*step-00000004: raise run.accumulate"):
+        train(tmp_path)
+
+
 def test_a_tensor_that_never_gets_a_gradient_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"line/unused"):
         train(tmp_path, config(gradient_check_steps=3), unused=True)
@@ -129,7 +140,7 @@ def test_only_the_last_and_the_best_checkpoints_stay(tmp_path):
     trainer = Trainer(LineMethod(), Points(), run, tmp_path, probes=(lambda step, folder: {"error": next(values)},))
     trainer.run()
     assert trainer.checkpoints.steps() == [8, 24]
-    assert trainer.checkpoints.best()["step"] == 8
+    assert trainer.checkpoints.best() == 8
     assert [value for _, value in read_curves(tmp_path)["probe/error"]] == [5.0, 1.0, 3.0, 4.0, 2.0, 6.0]
 
 
@@ -211,10 +222,59 @@ def test_the_current_configuration_wins_at_resume_and_says_so(tmp_path, caplog):
     assert "going on with save_every=6, the checkpoint was made with 4" in caplog.text
 
 
+@pytest.mark.parametrize("stopped_in", ["the first probe", "writing it down"])
+def test_a_probe_that_a_kill_prevented_is_made_up_for(tmp_path, monkeypatch, stopped_in):
+    run = config(steps=12, probe_every=4, keep=Keep(last=1, best_by="probe/error"))
+    values, seen = {4: 1.0, 8: 3.0, 12: 2.0}, []
+
+    def probe(step, folder):
+        if step == 4 and not seen and stopped_in == "the first probe":
+            seen.append(None)
+            raise KeyboardInterrupt
+        seen.append(step)
+        return {"error": values[step]}
+
+    def killed(self, step, numbers):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    if stopped_in != "the first probe":
+        monkeypatch.setattr(checkpoint_module.CheckpointFolder, "note_probe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(LineMethod(), Points(), run, tmp_path, probes=(probe,)).run()
+    trainer = Trainer(LineMethod(), Points(), run, tmp_path, probes=(probe,))
+    trainer.run()
+    assert trainer.checkpoints.best() == 4 and trainer.checkpoints.steps() == [4, 12]
+    again = len(seen)
+    Trainer(LineMethod(), Points(), run, tmp_path, probes=(probe,)).run()
+    assert len(seen) == again, "a finished run has nothing left to probe"
+
+
+def test_a_number_that_no_probe_measures_cannot_choose(tmp_path):
+    run = config(probe_every=4, keep=Keep(best_by="probe/eror"))
+    trainer = Trainer(LineMethod(), Points(), run, tmp_path, probes=(lambda step, folder: {"error": 1.0},))
+    with pytest.raises(TrainingError, match="best_by='probe/eror' is not what the probes measure.*probe/error"):
+        trainer.run()
+    assert trainer.checkpoints.steps() == [4]
+
+
+def test_what_is_not_a_number_is_never_the_best():
+    keep = Keep(best_by="x")
+    assert keep.better(1.0, math.nan) and not keep.better(math.nan, 1.0) and not keep.better(math.nan, math.nan)
+
+
+def test_a_tensor_without_any_gradient_is_named_at_the_end_of_a_short_run(tmp_path, caplog):
+    train(tmp_path, config(gradient_check_steps=50), unused=True)
+    assert "1 trained tensor(s) never got a gradient, such as line/unused" in caplog.text
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"steps": 0}, "steps=0"),
+        ({"probe_every": -1}, "probe_every=-1 must not be negative"),
+        ({"seed": -1}, "seed=-1 must not be negative"),
+        ({"keep": Keep(best_by="probe/error")}, "best_by='probe/error' is a probe's number: set probe_every"),
         ({"accumulate": 3}, "does not split into accumulate=3"),
         ({"max_minutes": 0.0}, "leaves no time"),
     ],

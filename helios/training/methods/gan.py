@@ -25,6 +25,8 @@ from helios.training.network import Network
 from helios.training.seeds import Draws, Purpose
 
 PUBLISHED_TAPS = (5, 15, 25, 35)
+SMALLEST = 16
+"""Latents of a chunk each way: of half of it, in patches of 2, the heads' convolutions leave one."""
 
 
 class Head(nn.Module):

@@ -3,7 +3,8 @@
 B batch, C channels, T latent frames, H W latent height and width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +53,24 @@ class NoiseBands:
     def __call__(self, step: int, folder: Path | None) -> Mapping[str, float]:
         """See :class:`helios.training.trainer.Probe`."""
         sums: dict[str, float] = {}
-        for first in range(0, len(self.clips), self.batch):
-            clips = list(self.clips[first : first + self.batch])
-            for name, loss in self._losses(clips, first).items():
-                sums[name] = sums.get(name, 0.0) + loss * len(clips) / len(self.clips)
+        for places in self._batches():
+            for name, loss in self._losses(places).items():
+                sums[name] = sums.get(name, 0.0) + loss * len(places) / len(self.clips)
         return sums
 
-    def _losses(self, clips: list[LatentClip], first: int) -> dict[str, float]:
-        draws = Draws(0, 0, tuple(range(first, first + len(clips))))
+    def _batches(self) -> Iterator[tuple[int, ...]]:
+        """Places of clips of one shape."""
+        shapes: dict[torch.Size, list[int]] = defaultdict(list)
+        for place, clip in enumerate(self.clips):
+            shapes[clip.latents_CTHW.shape].append(place)
+        for places in shapes.values():
+            for first in range(0, len(places), self.batch):
+                yield tuple(places[first : first + self.batch])
+
+    def _losses(self, places: tuple[int, ...]) -> dict[str, float]:
+        draws = Draws(0, 0, places)
         task = make_task(
-            clips,
+            [self.clips[place] for place in places],
             draws,
             tasks=_CONTINUE,
             captions=self.captions,

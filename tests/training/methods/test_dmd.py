@@ -74,6 +74,40 @@ def test_the_direction_is_its_formula_per_sample():
     assert got[1].abs().max() == 0
 
 
+class ConstantScores:
+    """Velocities that are one number everywhere; the teacher's depends on whether it reads the negative prompt."""
+
+    fake, real, without = 0.3, 0.7, 0.2
+
+    def __init__(self, negative_SE):
+        self.negative_SE, self.seen = negative_SE, []
+
+    def fake_velocity(self, x_BCTHW, timestep_B, text_BSE, history):
+        self.seen.append(history)
+        return torch.full_like(x_BCTHW, self.fake)
+
+    def real_velocity(self, x_BCTHW, timestep_B, text_BSE, history):
+        self.seen.append(history)
+        negative = torch.equal(text_BSE, self.negative_SE.expand_as(text_BSE))
+        return torch.full_like(x_BCTHW, self.without if negative else self.real)
+
+
+def test_the_students_direction_is_fake_against_the_guided_teacher_under_one_history():
+    method = dmd(config=DmdConfig(tasks=CLEAN, negative="ugly", guidance=3.0))
+    method.scores = scores = ConstantScores(HashedCaptions().encode_prompts(["ugly"])[0])
+    task = method._task([clip(4), clip(4, seed=1)], Draws(0, 0, (0, 1)))
+    x, noise = torch.randn(2, 2, 4, 9, 8, 8).double().unbind()
+    sigma = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    got = method._direction(x.float(), noise.float(), sigma, 1000 * sigma, task).gradient
+    sigma = sigma[:, None, None, None, None]
+    noisy = (1 - sigma) * x + sigma * noise
+    fake, real = (noisy - sigma * v for v in (0.3, 0.7 + 3 * (0.7 - 0.2)))
+    wanted = (fake - real) / (x - real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-5)
+    one, *others = scores.seen
+    assert len(others) == 2 and all(torch.equal(one.short_BCTHW, other.short_BCTHW) for other in others)
+
+
 @pytest.mark.parametrize(
     "step, shape", [(0, (4, 1.5)), (125, (3.561, 1.427)), (250, (2.5, 1.25)), (375, (1.439, 1.073)), (500, (1, 1))]
 )
@@ -171,12 +205,14 @@ def test_a_sample_rolls_out_alike_in_any_micro_batch_empty_pasts_included():
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-3, atol=1e-4)
 
 
-def test_full_exits_are_the_streaming_sampler():
+def test_full_exits_are_the_streaming_sampler(monkeypatch):
     """With every exit at its last step the rollout of training is the one that generation runs."""
     from helios.sampling.denoise import ChunkNoise, Condition, denoise_chunk
     from helios.training.seeds import RolloutNoise
 
-    method = dmd(config=DmdConfig(tasks=CLEAN, student_damage=NoCorruption()), plan=replace(PLAN, steps=(1, 1, 1)))
+    method = dmd(config=DmdConfig(tasks=CLEAN, student_damage=NoCorruption()))
+    last = type("Last", (), {"integers": lambda self, n: n - 1})()
+    monkeypatch.setattr(Draws, "synchronous", lambda self, purpose: last)
     draws = Draws(0, 0, (0,))
     for step in range(20):
         draws = Draws(0, step, (0,))

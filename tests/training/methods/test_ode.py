@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from helios.conditioning.guidance import ClassifierFree, NoGuidance
 from helios.errors import InputError
@@ -19,7 +20,7 @@ from helios.training.optim import OptimConfig
 from helios.training.pairs import OdePairs, PairSettings, record_pairs, write_pairs
 from helios.training.player import Player
 from helios.training.sample import cut
-from helios.training.seeds import Draws
+from helios.training.seeds import Draws, Purpose
 from tests.training.clips import GEOMETRY, clip
 from tests.training.methods.steps import moved, run, snapshot
 from tests.training.models import HashedCaptions, transformer
@@ -156,6 +157,45 @@ def test_the_past_is_the_one_that_training_cuts(monkeypatch):
         got = past_of(finals, chunk, PLAN)
         for name in wanted.__dataclass_fields__:
             assert torch.equal(getattr(got, name), getattr(wanted, name)), (chunk, name)
+
+
+class Constant(nn.Module):
+    """A student whose velocity is one number everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.velocity_of_all = nn.Parameter(torch.tensor(0.5))
+
+    def encode_text(self, text_BSE, keys=True):
+        return TextContext(projected_BSD=text_BSE)
+
+    def encode_history(self, history, positions=None):
+        return history
+
+    def velocity(self, x_BCTHW, timestep_B, text, history, *, frames=None):
+        return self.velocity_of_all.expand_as(x_BCTHW)
+
+
+def test_the_loss_and_its_gradient_are_their_formula():
+    """80 / 2 * mean over chunks and levels of (x - sigma * v - end)^2, in float64 by hand."""
+    data, draws, module = pairs(), Draws(0, 5, (0, 1)), Constant()
+    method = ode(transformer(), loss=OdeLoss(chunks=2, weight=80.0))
+    method.network = Network(module=module)
+    got = method.backward("student", data, draws, 1.0)["loss"]
+    terms, slopes = [], []
+    for chunk in range(2):
+        for level in range(3):
+            schedule = PLAN.schedule(level, amplified=chunk == 0)
+            sigmas = jump_sigmas(PLAN, schedule)
+            points = draws.on(chunk * 3 + level).below(Purpose.ODE_STATE, [schedule.steps] * 2)
+            for pair, point in zip(data, points):
+                states = pair.states[chunk][level].double()
+                error = states[point] - sigmas[point] * 0.5 - states[-1]
+                terms.append(error.square().mean())
+                slopes.append(-2 * sigmas[point] * error.mean())
+    torch.testing.assert_close(got.double(), 40 * torch.stack(terms).mean(), rtol=1e-5, atol=1e-6)
+    slope = module.velocity_of_all.grad.double()
+    torch.testing.assert_close(slope, 40 * torch.stack(slopes).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_is_that_of_the_mean_over_terms():
