@@ -22,6 +22,7 @@ from kernels import check_kernels
 
 from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
 from helios.bench.speed.contenders import DiffusersContender, HeliosContender
+from helios.bench.speed.precision import decode_psnr
 from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_random_checkpoint
 from helios.device import resolve_device
 from helios.engine.acceleration import CompiledBlocks
@@ -170,8 +171,7 @@ def cost_of_half(exact: Helios, half: Helios, scale: Scale) -> Found:
     geometry, (height, width) = exact.info.geometry, scale.size
     shape = (1, geometry.latent_channels, geometry.chunk_latent_frames, *geometry.latent_size(height, width))
     latents_BCTHW = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(exact.device)
-    expected, found = (helios.vae.decode(latents_BCTHW).float().cpu() for helios in (exact, half))
-    psnr = float(10 * torch.log10(4.0 / (found - expected).square().mean()))
+    psnr = decode_psnr(exact.vae, half.vae, latents_BCTHW)
     return {"psnr_db": psnr}, f"PSNR {psnr:.1f} dB to the float32 decode, on random weights", psnr > 40
 
 

@@ -17,6 +17,10 @@ from helios.cli.options import (
     parse_accelerations,
     parse_steps,
 )
+from helios.errors import InputError
+from helios.extras import load_extra
+
+_ENDINGS = (".json", ".md", ".png")
 
 bench = typer.Typer(help="Measure: speed against the machine's limit and Diffusers; quality of long video.")
 
@@ -56,16 +60,16 @@ def speed(
 
     Example: `helios bench speed -m 14b-random --steps 1,1,1 --against diffusers`
     """
-    import torch
-
-    from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
+    from helios.bench.speed import SpeedConfig, markdown, measure_speed
     from helios.engine.pace import DecodeAhead, InTurn
     from helios.engine.pipeline import Helios, prepare
 
     pace, accelerations = DecodeAhead() if ahead else InTurn(), parse_accelerations(accelerate)
     config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace)
     if threads is not None:
-        torch.set_num_threads(threads)
+        _use_threads(threads)
+    if out is not None:
+        load_extra("matplotlib", extra="bench")  # before the measurement, not after it
     info = find_model(model)
     prepared = prepare(
         info,
@@ -80,8 +84,26 @@ def speed(
     helios.accelerate(*accelerations)
     result = measure_speed(helios, prepared, config, progress=lambda text: typer.echo(text, err=True))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-        out.with_suffix(".md").write_text(markdown(result) + "\n")
-        plot_chunk(result, out.with_suffix(".png"))
+        _write(result, out)
     typer.echo(json.dumps(result) if as_json else markdown(result))
+
+
+def _use_threads(count: int) -> None:
+    """Raises: InputError when there would be none."""
+    import torch
+
+    if count < 1:
+        raise InputError(f"threads={count} computes nothing: pass 1 or more")
+    torch.set_num_threads(count)
+
+
+def _write(result: dict, out: Path) -> None:
+    """``out`` with three endings in place of one of them; another dot in its name (``v1.5``) is no ending."""
+    from helios.bench.speed import markdown, plot_chunk
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stem = out.stem if out.suffix in _ENDINGS else out.name
+    json_file, table, picture = (out.with_name(stem + ending) for ending in _ENDINGS)
+    json_file.write_text(json.dumps(result, indent=2) + "\n")
+    table.write_text(markdown(result) + "\n")
+    plot_chunk(result, picture)

@@ -8,6 +8,7 @@ import typer
 
 from helios.cli.options import DeviceOption, DtypeOption, JsonOption, parse_steps
 from helios.errors import InputError
+from helios.extras import load_extra
 
 if TYPE_CHECKING:
     from helios.bench.prompts import PromptSet
@@ -64,6 +65,8 @@ def quality(
     from helios.bench.report import write_report
     from helios.bench.videos import Reading
 
+    if report:
+        load_extra("matplotlib", extra="bench")  # before the measurement, not after it
     texts = _prompts(prompts)
     config = QualityConfig(
         out=out,

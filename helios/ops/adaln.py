@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import load_kernel, needs_grad, provides, trains_in_float32_on_cpu
+from helios.ops.backends import load_kernel, log_choice, needs_grad, provides, trains_in_float32_on_cpu
 
 Runs = tuple[int, ...]
 
@@ -34,9 +34,8 @@ def layer_norm_modulate(
 
 
 def _choose_modulate(*tensors: Tensor) -> str:
-    if trains_in_float32_on_cpu(*tensors):
-        return "trained"
-    return "reference" if torch.compiler.is_compiling() else "affine"
+    eager = "trained" if trains_in_float32_on_cpu(*tensors) else "affine"
+    return log_choice("layer_norm_modulate", "reference" if torch.compiler.is_compiling() else eager, tensors[0])
 
 
 def gated_residual(x_BLD: Tensor, branch_BLD: Tensor, gate_BRD: Tensor, runs: Runs, *, backend: str = "auto") -> Tensor:
@@ -51,7 +50,8 @@ def gated_residual(x_BLD: Tensor, branch_BLD: Tensor, gate_BRD: Tensor, runs: Ru
 
 
 def _choose_residual(*tensors: Tensor) -> str:
-    return "reference" if torch.compiler.is_compiling() or needs_grad(*tensors) else "lean"
+    plain = torch.compiler.is_compiling() or needs_grad(*tensors)
+    return log_choice("gated_residual", "reference" if plain else "lean", tensors[0])
 
 
 @provides("layer_norm_modulate", "reference")

@@ -46,8 +46,7 @@ def attention(
 
 
 def _choose(q_BLNK: Tensor) -> str:
-    log_choice("attention", "sdpa", q_BLNK.device.type)
-    return "sdpa"
+    return log_choice("attention", "sdpa", q_BLNK)
 
 
 @provides("attention", "reference")

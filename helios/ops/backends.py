@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _LOADERS: dict[tuple[str, str], Callable[[], Callable]] = {}
 _LOADED: dict[tuple[str, str], Callable] = {}
-_LOGGED: set[tuple[str, str, str]] = set()
+_LOGGED: set[tuple[str, str, str, torch.dtype]] = set()
 
 
 def provides(op: str, backend: str) -> Callable[[Callable[[], Callable]], Callable[[], Callable]]:
@@ -65,11 +65,17 @@ def _load(op: str, backend: str) -> Callable:
         ) from error
 
 
-def log_choice(op: str, backend: str, where: str) -> None:
-    """Say once per process what ``auto`` took."""
-    if (op, backend, where) not in _LOGGED and not torch.compiler.is_compiling():
-        _LOGGED.add((op, backend, where))
-        logger.info("%s: auto takes %s on %s", op, backend, where)
+def log_choice(op: str, backend: str, x: Tensor) -> str:
+    """Say once per process what ``auto`` took for inputs like ``x``: once for each backend, device and precision.
+
+    Returns: the backend.
+    """
+    if not torch.compiler.is_compiling():
+        choice = (op, backend, x.device.type, x.dtype)
+        if choice not in _LOGGED:
+            _LOGGED.add(choice)
+            logger.info("%s on %s in %s: auto takes %s", op, x.device.type, x.dtype, backend)
+    return backend
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

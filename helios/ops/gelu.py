@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import choose_with_gradient, load_kernel, provides
+from helios.ops.backends import choose_with_gradient, load_kernel, log_choice, provides
 
 _SCALE, _CUBIC = sqrt(2 / pi), 0.044715
 _PART = 32_768
@@ -27,8 +27,12 @@ def gelu_tanh(x_H: Tensor, *, backend: str = "auto") -> Tensor:
             ``trained``, the same with a backward pass (no second derivative).
     Returns: the shape and dtype of x.
     """
-    name = choose_with_gradient(x_H, without="sigmoid") if backend == "auto" else backend
+    name = _choose(x_H) if backend == "auto" else backend
     return load_kernel("gelu_tanh", name)(x_H)
+
+
+def _choose(x_H: Tensor) -> str:
+    return log_choice("gelu_tanh", choose_with_gradient(x_H, without="sigmoid"), x_H)
 
 
 @provides("gelu_tanh", "reference")

@@ -28,13 +28,14 @@ def linear(x_E: Tensor, weight_DE: Tensor, bias_D: Tensor | None = None, *, back
 
 
 def _choose(x_E: Tensor, weight_DE: Tensor, bias_D: Tensor | None) -> str:
+    return log_choice("linear", "onednn" if _onednn_pays(x_E, weight_DE, bias_D) else "reference", x_E)
+
+
+def _onednn_pays(x_E: Tensor, weight_DE: Tensor, bias_D: Tensor | None) -> bool:
     if not eager_float32_on_cpu(x_E, weight_DE, bias_D) or not mkl_is_slow_here():
-        return "reference"
+        return False
     plain = type(weight_DE) in (Tensor, torch.nn.Parameter) and weight_DE.is_contiguous()
-    if not plain or 2 * x_E.numel() * weight_DE.shape[0] < _WORTH_ONEDNN_FLOP:
-        return "reference"
-    log_choice("linear", "onednn", "cpu")
-    return "onednn"
+    return plain and 2 * x_E.numel() * weight_DE.shape[0] >= _WORTH_ONEDNN_FLOP
 
 
 @cache

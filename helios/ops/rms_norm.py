@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import choose_with_gradient, load_kernel, provides
+from helios.ops.backends import choose_with_gradient, load_kernel, log_choice, provides
 
 
 def rms_norm(x_BLD: Tensor, weight_D: Tensor, *, eps: float, backend: str = "auto") -> Tensor:
@@ -22,8 +22,12 @@ def rms_norm(x_BLD: Tensor, weight_D: Tensor, *, eps: float, backend: str = "aut
             (as lean, with a backward pass in as few; no second derivative).
     Returns: the shape and dtype of x.
     """
-    name = choose_with_gradient(x_BLD, weight_D, without="lean") if backend == "auto" else backend
+    name = _choose(x_BLD, weight_D) if backend == "auto" else backend
     return load_kernel("rms_norm", name)(x_BLD, weight_D, eps)
+
+
+def _choose(x_BLD: Tensor, weight_D: Tensor) -> str:
+    return log_choice("rms_norm", choose_with_gradient(x_BLD, weight_D, without="lean"), x_BLD)
 
 
 def inverse_rms(x_BLD: Tensor, eps: float) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helios.ops.backends import choose_with_gradient, load_kernel, needs_grad, provides
+from helios.ops.backends import choose_with_gradient, load_kernel, log_choice, needs_grad, provides
 from helios.ops.rms_norm import inverse_rms, rms_norm, rms_norm_backward
 
 
@@ -78,7 +78,7 @@ def rotate(x_BLNK: Tensor, table_BLP2: Tensor, *, gain_LN: Tensor | None = None,
 
     The arithmetic is float32. Returns: the shape and dtype of x.
     """
-    name = "reference" if backend == "auto" else backend
+    name = log_choice("rotate", "reference", x_BLNK) if backend == "auto" else backend
     return load_kernel("rotate", name)(x_BLNK, table_BLP2, gain_LN)
 
 
@@ -104,9 +104,8 @@ def norm_rotate(
 
 
 def _choose(x_BLD: Tensor, weight_D: Tensor, table_BLP2: Tensor, gain_LN: Tensor | None) -> str:
-    if needs_grad(table_BLP2):
-        return "reference"
-    return choose_with_gradient(x_BLD, weight_D, gain_LN, without="complex")
+    fitting = choose_with_gradient(x_BLD, weight_D, gain_LN, without="complex")
+    return log_choice("norm_rotate", "reference" if needs_grad(table_BLP2) else fitting, x_BLD)
 
 
 @provides("rotate", "reference")

@@ -1,17 +1,24 @@
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from helios.bench.frames.sizes import NominalSize
 from helios.bench.judge import JudgeConfig
+from helios.bench.maker import HeliosMaker
 from helios.bench.metrics.motion import MotionAmplitude
 from helios.bench.prompts import Prompt, PromptSet
 from helios.bench.quality import QualityConfig, run
 from helios.bench.report import write_report
 from helios.bench.results import OFFICIAL_FILES
-from helios.bench.videos import Reading, from_files, from_folder, from_model
+from helios.bench.videos import MadeVideo, Reading, from_files, from_folder, from_model
+from helios.cli.main import run as command
+from helios.engine.precision import Precision
 from helios.errors import InputError
 from tests.bench.clips import moving, write_mp4
 from tests.bench.test_judge import FakeJudge
@@ -205,6 +212,39 @@ def test_a_model_is_driven_and_resumed(tmp_path):
     assert run(from_model(camera, PROMPTS, num_frames=30), config(tmp_path)).kept == 3 and camera.made == 9
     camera.identity = "camera-2"
     assert run(from_model(camera, PROMPTS, num_frames=30), config(tmp_path)).scored == 3 and camera.made == 18
+
+
+@pytest.mark.parametrize("change", ["precision", "device", "version", "settings", "weights"])
+def test_figures_of_another_run_are_not_kept(change, monkeypatch):
+    """Whatever may change a frame changes the identity under which records are kept."""
+    facts = {"precision": Precision(dtype="float32"), "device": torch.device("cpu:0")}
+    info = {"identity": "weights 1", "path": Path("m"), "geometry": SimpleNamespace(chunk_frames=33)}
+    settings = {"steps": (1, 1, 1)}
+
+    def fingerprint():
+        maker = HeliosMaker(SimpleNamespace(info=SimpleNamespace(**info), **facts), settings)
+        return MadeVideo(maker=maker, id=2, prompt="a", num_frames=33, seed=0).fingerprint()
+
+    before = fingerprint()
+    assert fingerprint() == before
+    if change == "precision":
+        facts["precision"] = Precision(dtype="float32", vae_dtype="bfloat16")
+    elif change == "device":
+        facts["device"] = torch.device("cuda:0")
+    elif change == "version":
+        monkeypatch.setattr("helios.bench.maker.__version__", "99.0")
+    elif change == "settings":
+        settings["steps"] = (2, 2, 2)
+    else:
+        info["identity"] = "weights 2"
+    assert fingerprint() != before
+
+
+def test_the_plot_library_is_asked_for_before_the_measurement(monkeypatch, capsys, videos, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("helios.bench.quality.run", lambda *given: pytest.fail("measured first"))
+    assert command(["bench", "quality", str(videos), "-o", str(tmp_path)]) == 2
+    assert "helios[bench]" in capsys.readouterr().err
 
 
 def test_a_model_that_stops_early_is_a_failed_video(tmp_path):

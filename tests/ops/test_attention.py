@@ -72,4 +72,4 @@ def test_auto_says_once_what_it_took(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="helios.ops.backends"):
         attention(*qkv())
         attention(*qkv())
-    assert [r.getMessage() for r in caplog.records] == ["attention: auto takes sdpa on cpu"]
+    assert [r.getMessage() for r in caplog.records] == ["attention on cpu in torch.float32: auto takes sdpa"]

@@ -23,7 +23,10 @@ class Machine:
     """Hardware, versions and measured limits.
 
     Attributes:
-        matrix_flops: floating-point operations per second of the best matrix product in the run's dtype.
+        dtype: of the transformer.
+        matrix_flops: floating-point operations per second of the best matrix product in the transformer's dtype.
+        vae_matrix_flops: the same on the VAE's device in the VAE's dtype, as its convolutions multiply: float32 ones may
+            be computed in TF32, and half ones in float32 where the processor has no units for half precision.
         copy_bytes: bytes read and written per second by a large copy.
     """
 
@@ -33,6 +36,7 @@ class Machine:
     dtype: str
     versions: dict[str, str]
     matrix_flops: float
+    vae_matrix_flops: float
     copy_bytes: float
 
     def to_json(self) -> dict:
@@ -58,15 +62,25 @@ def _busy_s() -> float:
     return times.user + times.system
 
 
-def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """Measure a machine; takes about a second."""
+def measure_machine(
+    device: torch.device, dtype: torch.dtype, *, vae_device: torch.device, vae_dtype: torch.dtype
+) -> Machine:
+    """Measure a machine; takes about a second.
+
+    Args:
+        device, dtype: of the transformer.
+        vae_device, vae_dtype: of the VAE.
+    """
+    matrix_flops, convolved = _matrix_rate(device, dtype), _convolution_rate(vae_device, vae_dtype)
+    alike = (device.type, dtype) == (vae_device.type, vae_dtype)  # an index may be left out
     return Machine(
         device=str(device),
         processor=processor_name(device),
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         versions=_versions(),
-        matrix_flops=_matrix_rate(device, dtype),
+        matrix_flops=matrix_flops,
+        vae_matrix_flops=max(convolved, matrix_flops) if alike else convolved,
         copy_bytes=_copy_rate(device),
     )
 
@@ -117,6 +131,17 @@ def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     b = torch.randn(columns, inner, device=device).to(dtype)
     seconds = min(_seconds(lambda: linear(a, b, None), device), _seconds(lambda: a @ b.T, device))
     return 2.0 * rows * inner * columns / seconds
+
+
+@torch.no_grad()
+def _convolution_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The same product as a convolution by 1 x 1, its rows the pixels of a frame, on the backend that the VAE takes."""
+    from helios.ops.conv3d import frame_conv2d
+
+    rows, inner, columns = _MATRIX.get(device.type, _ACCELERATOR_MATRIX)
+    pixels = torch.randn(1, 1, rows // 64, 64, inner, device=device).to(dtype).permute(0, 4, 1, 2, 3)
+    weight = torch.randn(columns, inner, 1, 1, device=device).to(dtype)
+    return 2.0 * rows * inner * columns / _seconds(lambda: frame_conv2d(pixels, weight), device)
 
 
 def _copy_rate(device: torch.device) -> float:

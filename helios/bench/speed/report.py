@@ -81,8 +81,10 @@ def _provenance(result: dict) -> list[str]:
     model = f"{settings['checkpoint']} ({settings['variant']}), {size}, steps {steps}, {precision}"
     hardware = f"{machine['processor']}, {machine['threads']} thread(s)"
     software = f"torch {versions['torch']}, diffusers {versions['diffusers']}"
-    rates = f"matrix products {_flops(machine['matrix_flops'])}/s, copies {machine['copy_bytes'] / 1e9:.0f} GB/s"
-    busy = machine.get("busy_with_other_work")  # the first results do not have it
+    vae_rate = machine.get("vae_matrix_flops")  # the first results lack it, and the two below
+    vae = "" if vae_rate is None else f" ({_flops(vae_rate)}/s in the VAE)"
+    rates = f"matrix products {_flops(machine['matrix_flops'])}/s{vae}, copies {machine['copy_bytes'] / 1e9:.0f} GB/s"
+    busy, psnr = machine.get("busy_with_other_work"), result.get("vae_psnr_db")
     others = "" if busy is None else f"; other work took {100 * busy:.0f} % of the host"
     reached = f"{100 * roofline['floor_reached']:.0f} % of the matrix rate is reached"
     lines = [
@@ -90,6 +92,8 @@ def _provenance(result: dict) -> list[str]:
         f"{hardware}, {software}; {rates}{others}.",
         f"{reached}. Peak memory {memory['peak_reserved'] / 2**20:.0f} MiB{growth}.",
     ]
+    if psnr is not None:
+        lines.append(f"The VAE in {settings['vae_dtype']} is {psnr:.1f} dB from its float32 decode of the first chunk.")
     for name, difference in result["differences"].items():
         lines.append(f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.")
     return ["  \n".join([*lines, f"`{result['command']}`"])]

@@ -14,6 +14,7 @@ import torch
 from helios.bench.speed.contenders import Contender, DiffusersContender, HeliosContender, Run
 from helios.bench.speed.machine import Machine, OtherWork, measure_machine
 from helios.bench.speed.operations import time_by_kind
+from helios.bench.speed.precision import vae_psnr
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
 from helios.device import device_memory, host_memory, reset_peak
@@ -55,13 +56,14 @@ def measure_speed(
     """Measure a prepared run and return the whole result as JSON data.
 
     Keys: ``settings``, ``machine``, ``helios`` (and one per other contender), ``ratios``, ``differences``,
-    ``roofline``, ``operations``, ``memory``, ``command``. Times are seconds, sizes bytes, work floating-point
-    operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
+    ``vae_psnr_db``, ``roofline``, ``operations_s``, ``memory``, ``command``. Times are seconds, sizes bytes, work
+    floating-point operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
     """
     warm_up_s = _timed(lambda: helios.warm_up(prepared))
     ours = HeliosContender(helios, prepared, pace=config.pace)
     memory = _memory_of(ours, helios.device)  # first: the CPU's peak is the process's, and would hold the others' too
-    machine = measure_machine(helios.device, helios.transformer.dtype)
+    vae = helios.vae
+    machine = measure_machine(helios.device, helios.transformer.dtype, vae_device=vae.device, vae_dtype=vae.dtype)
     contenders = [ours, *_others(helios, prepared, config)]
     differences = _differences(contenders)
     others = OtherWork()
@@ -78,8 +80,9 @@ def measure_speed(
         **{name: _figures(found, config.fps) for name, found in runs.items() if name != "helios"},
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
         "differences": differences,
+        "vae_psnr_db": vae_psnr(helios, prepared),
         "roofline": _roofline(work, machine, figures),
-        "operations_s": time_by_kind(lambda: _one_chunk(helios, prepared), helios.device),
+        "operations_s": time_by_kind(_steady_chunks(helios, prepared), helios.device),
         "memory": memory | {"growth_after_third_chunk": _growth(runs["helios"][-1].allocated)},
         "command": " ".join(["helios", *sys.argv[1:]]),
     }
@@ -118,10 +121,12 @@ def _in_turns(contenders: Sequence[Contender], rounds: int, progress: Progress) 
     return runs
 
 
-def _one_chunk(helios: Helios, prepared: Prepared) -> None:
-    request = replace(prepared.request, num_frames=1)
-    for _ in helios.open(replace(prepared, request=request)):
-        pass
+def _steady_chunks(helios: Helios, prepared: Prepared) -> Callable[[], object]:
+    """Makes the next chunk of a stream that is past its first one; twice at most."""
+    request = replace(prepared.request, num_frames=3 * helios.info.geometry.chunk_frames)
+    session = helios.open(replace(prepared, request=request))
+    next(session)
+    return lambda: next(session)
 
 
 def _settings(info: CheckpointInfo, prepared: Prepared, helios: Helios, config: SpeedConfig) -> dict:
@@ -220,15 +225,16 @@ def _file_seconds(frames_FHWC: np.ndarray | None, fps: float) -> float:
 
 
 def _roofline(work: ChunkWork, machine: Machine, ours: dict) -> dict:
-    """A steady chunk beside the least time that its arithmetic takes at the machine's matrix rate, phase by phase."""
+    """A steady chunk beside the least time that its arithmetic takes at the machine's matrix rates, phase by phase."""
     flops = {"history and noise": work.history, "decode": work.decode}
     flops |= {f"denoise level {level}": count for level, count in enumerate(work.levels)}
     rows = []
     for phase, seconds in ours["phases_s"].items():
-        floor = flops.get(phase, 0.0) / machine.matrix_flops
-        rows.append({"phase": phase, "seconds": seconds, "flops": flops.get(phase, 0.0), "floor_s": floor})
+        rate = machine.vae_matrix_flops if phase == "decode" else machine.matrix_flops
+        count = flops.get(phase, 0.0)
+        rows.append({"phase": phase, "seconds": seconds, "flops": count, "floor_s": count / rate})
     seconds = ours.get("chunk_p50_s", sum(row["seconds"] for row in rows))
-    floor = work.total / machine.matrix_flops
+    floor = sum(row["floor_s"] for row in rows)
     return {
         "chunk_flops": work.total,
         "denoise_flops": work.denoise,

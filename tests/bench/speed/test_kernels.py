@@ -9,6 +9,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import kernels
 
+from helios.errors import InputError
+
 CPU = torch.device("cpu")
 
 
@@ -30,3 +32,36 @@ def test_a_wrong_kernel_is_noticed(monkeypatch):
     monkeypatch.setattr(kernels, "operations", lambda: [wrong])
     rows = kernels.check_kernels(CPU, (torch.float32,))
     assert [(row["backend"], row["ok"]) for row in rows] == [("auto", False), ("reference", True)]
+
+
+def refusing(op, refused, error):
+    """An operation one backend of which raises."""
+
+    def call(x, backend):
+        if backend == refused:
+            raise error
+        return x.clone()
+
+    return kernels.Operation(name=op, call=call, shapes=((2, 5, 8),))
+
+
+@pytest.mark.parametrize(
+    ("op", "backend", "error", "ok"),
+    [
+        ("rms_norm", "triton", RuntimeError("illegal memory access"), False),
+        ("rms_norm", "triton", TypeError("unexpected keyword"), False),
+        ("rms_norm", "triton", InputError("needs the package 'triton', which is not installed"), True),
+        ("rms_norm", "auto", InputError("needs the package 'triton', which is not installed"), False),
+        ("linear", "onednn", RuntimeError("could not create a primitive"), False),
+        ("attention", "flash3", RuntimeError("only half precision"), True),
+    ],
+)
+def test_an_error_is_a_failure_unless_it_was_declared(op, backend, error, ok, monkeypatch):
+    """In float32 on the CPU, which linear/onednn takes and attention/flash3 does not."""
+    row = kernels._check(refusing(op, backend, error), backend, CPU, torch.float32)
+    assert row["ok"] == ok and row["error"] is None and str(error) in row["note"]
+
+
+def test_what_a_backend_takes_is_declared_of_backends_that_exist():
+    named = {(operation.name, name) for operation in kernels.operations() for name in operation.names}
+    assert set(kernels.TAKES) <= named

@@ -1,6 +1,7 @@
 """The whole measurement on a tiny model: what it must say, and that both contenders made the same video."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,21 +9,24 @@ import torch
 
 from helios.bench.speed import SpeedConfig, markdown, measure_speed, plot_chunk
 from helios.bench.speed import run as speed_run
+from helios.bench.speed.machine import Machine
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.run import _growth
+from helios.bench.speed.work import ChunkWork
 from helios.checkpoints import synthetic_info
 from helios.cli.main import run
 from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios, prepare
 from helios.errors import InputError
 
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "benchmarks" / "results"
 SIZE = {"height": 64, "width": 64, "steps": (1, 1, 1), "amplify_first_chunk": False, "num_frames": 66}
 
 
-def measured(info, **config):
+def measured(info, vae_dtype="float32", **config):
     prepared = prepare(info, "a red circle moves right", **{**SIZE, "steps": (1,) * info.geometry.levels})
-    helios = Helios.from_info(info, device="cpu", dtype="float32")
+    helios = Helios.from_info(info, device="cpu", dtype="float32", vae_dtype=vae_dtype)
     return measure_speed(helios, prepared, SpeedConfig(rounds=1, **config))
 
 
@@ -52,11 +56,25 @@ def test_both_contenders_made_the_same_video(result):
 
 
 def test_the_floor_is_work_over_the_measured_rate(result):
-    roofline, rate = result["roofline"], result["machine"]["matrix_flops"]
-    assert roofline["floor_s"] == pytest.approx(roofline["chunk_flops"] / rate)
+    roofline, machine = result["roofline"], result["machine"]
+    denoise, total = roofline["denoise_flops"], roofline["chunk_flops"]
+    floor = denoise / machine["matrix_flops"] + (total - denoise) / machine["vae_matrix_flops"]
+    assert machine["vae_matrix_flops"] >= machine["matrix_flops"]  # one precision: whichever way was better
+    assert roofline["floor_s"] == pytest.approx(floor)
     assert roofline["floor_reached"] == pytest.approx(roofline["floor_s"] / roofline["chunk_s"])
     assert sum(row["flops"] for row in roofline["phases"]) == pytest.approx(roofline["chunk_flops"])
     assert {"convolution", "matrix product", "attention"} <= set(result["operations_s"])
+
+
+def test_each_precision_has_its_own_rate():
+    """A half-precision transformer beside a float32 VAE: the VAE is not held to the rate of half precision."""
+    about = {"device": "cpu", "processor": "", "threads": 1, "dtype": "bfloat16", "versions": {}, "copy_bytes": 1.0}
+    machine = Machine(**about, matrix_flops=100.0, vae_matrix_flops=10.0)
+    phases = {"history and noise": 1.0, "denoise level 0": 4.0, "decode": 5.0, "copy to host": 0.0}
+    work = ChunkWork(history=20.0, levels=(180.0,), decode=40.0, text=7.0)
+    roofline = speed_run._roofline(work, machine, {"phases_s": phases})
+    assert [row["floor_s"] for row in roofline["phases"]] == pytest.approx([0.2, 1.8, 4.0, 0.0])
+    assert (roofline["floor_s"], roofline["floor_reached"]) == pytest.approx((6.0, 0.6))
 
 
 def test_memory_is_ours_alone(helios_of, monkeypatch):
@@ -96,14 +114,44 @@ def test_models_without_files_run_and_equal_the_published_pipeline(variant):
     assert all(difference < 1e-4 for difference in result["differences"].values())
 
 
+def test_a_half_vae_says_what_it_costs(helios_of):
+    result = measured(helios_of("distilled").info, vae_dtype="bfloat16")
+    assert 30 < result["vae_psnr_db"] < 90
+    assert f"The VAE in bfloat16 is {result['vae_psnr_db']:.1f} dB from its float32 decode" in markdown(result)
+
+
+def test_a_float32_vae_costs_nothing(result):
+    assert result["vae_psnr_db"] is None and " dB" not in markdown(result)
+
+
 def test_growth_is_known_of_long_runs_only():
     assert _growth([5, 6, 7]) is None
     assert _growth([5, 6, 7, 7, 9, 8]) == 2
 
 
-def test_kinds_add_up_to_the_wall():
-    kinds = time_by_kind(lambda: torch.randn(300, 300) @ torch.randn(300, 300), torch.device("cpu"))
-    assert "matrix product" in kinds and all(seconds >= 0 for seconds in kinds.values())
+def test_what_an_operation_takes_is_not_the_hosts():
+    """Neither the profiler's start nor its stop counts, whose hundreds of milliseconds are no one's work."""
+    a = torch.randn(1536, 1536)
+    kinds = time_by_kind(lambda: a @ a, torch.device("cpu"))
+    assert kinds["matrix product"] > 0.01
+    assert kinds["host and waiting"] <= 0.1 * sum(kinds.values())
+
+
+def test_a_steady_chunk_is_profiled(helios_of, monkeypatch):
+    """The second chunk warms the profiler up, the third is measured; the first one is no steady chunk."""
+    helios, made = helios_of("distilled"), []
+    prepared = helios.prepare("a red ball", **SIZE)
+
+    def opened(*given):
+        for chunk in Helios.open(helios, *given):
+            made.append(chunk.index)
+            yield chunk
+
+    monkeypatch.setattr(helios, "open", opened)
+    call = speed_run._steady_chunks(helios, prepared)
+    assert made == [0]
+    time_by_kind(call, helios.device)
+    assert made == [0, 1, 2]
 
 
 def test_nonsense_is_refused():
@@ -120,3 +168,35 @@ def test_the_command_writes_its_files(tmp_path, capsys):
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"b.json", "b.md", "b.png"}
     assert json.loads((tmp_path / "a" / "b.json").read_text())["settings"]["checkpoint"] == "tiny-random"
     assert "| helios |" in capsys.readouterr().out
+
+
+def refusal(capsys, *arguments):
+    """What the command says, which must be one sentence, before it has loaded anything."""
+    assert run(["bench", "speed", "-m", "tiny-random", "--device", "cpu", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("threads", ["0", "-2"])
+def test_no_threads_are_refused(threads, capsys):
+    assert f"threads={threads} computes nothing: pass 1 or more" in refusal(capsys, "--threads", threads)
+
+
+def test_a_missing_plot_library_is_known_before_the_measurement(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("helios.bench.speed.measure_speed", lambda *given, **named: pytest.fail("measured first"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "helios[bench]" in refusal(capsys, "-o", str(tmp_path / "a"))
+
+
+def test_a_dot_in_the_name_is_no_ending(result, tmp_path):
+    from helios.cli.bench import _write
+
+    _write(result, tmp_path / "v1.5")
+    _write(result, tmp_path / "v1.5.json")
+    assert {file.name for file in tmp_path.iterdir()} == {"v1.5.json", "v1.5.md", "v1.5.png"}
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "cpu").glob("*.md")), ids=lambda file: file.stem)
+def test_the_page_shows_the_results_as_they_are(file):
+    assert file.read_text() in (ROOT / "docs" / "performance.md").read_text()

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helios.errors import InputError
 from helios.models.vae import HeliosVAE, sample_posterior, to_uint8
@@ -358,6 +359,39 @@ def test_flops_of_a_released_chunk_are_counted_without_weights():
         pixels = vae.decode(torch.empty(1, 16, 9, 48, 80, device="meta"))
     assert pixels.shape == (1, 3, 33, 384, 640)
     assert counter.get_total_flops() == pytest.approx(69.26e12, rel=1e-3)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that start something on an accelerator."""
+
+    HOST = ("aten::empty", "aten::promote_types", "aten::scalar_tensor")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not (func.is_view or func.name().startswith(self.HOST))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_decode_launches_a_bounded_number_of_operations_whatever_its_length():
+    """On an accelerator's path: 24 for a residual block (two norms with SiLU, three convolutions), 10 for each other part."""
+    from diffusers import AutoencoderKLWan
+
+    with torch.device("meta"):
+        vae = HeliosVAE(AutoencoderKLWan(**FOUR_LEVELS).eval())
+
+    def launches(frames, height):
+        with Launches() as found:
+            vae.decode(torch.empty(1, 16, frames, height, 8, device="meta"))
+        return found.count
+
+    decoder = vae.module.decoder
+    blocks = sum(len(block.resnets) for block in [decoder.mid_block, *decoder.up_blocks])
+    others = 2 + len(decoder.mid_block.attentions) + len(decoder.up_blocks)
+    assert launches(2, 4) <= 24 * blocks + 10 * others
+    assert launches(2, 4) == launches(9, 4) == launches(9, 8)
 
 
 def test_from_config_loads_the_same_keys(wan_vae):
