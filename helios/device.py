@@ -5,6 +5,7 @@ Everything else is written against ``torch.device`` and works wherever PyTorch d
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from helios.errors import HeliosError, InputError
 
 _WITHOUT_FLOAT64 = {"mps", "npu"}
 _WITHOUT_PINNED_MEMORY = {"mps"}
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_NO_LIMIT = 1 << 60  # version 1 writes a huge number where nothing is limited
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceMemory:
-    """Bytes on one device. On the CPU ``allocated`` and ``reserved`` are the resident size of the process.
+    """Bytes on one device. On the CPU, and on an accelerator whose allocator keeps no count (MPS in torch 2.11),
+    ``allocated`` and ``reserved`` are the resident size of the process.
 
     Attributes:
         allocated: held by live tensors.
@@ -36,12 +40,32 @@ class DeviceMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class HostMemory:
-    """Bytes of host memory: what the machine has, what the container allows, what is free under both limits."""
+    """Bytes of host memory.
+
+    Attributes:
+        total: what the machine has.
+        available: what is free on the machine and under every limit of the container.
+        cgroup_limit: what the container allows; None where it sets no limit.
+        resident: what this process holds.
+    """
 
     total: int
     available: int
     cgroup_limit: int | None
     resident: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerMemory:
+    """What the control groups of this process allow, in bytes.
+
+    Attributes:
+        limit: the smallest limit of its group and the groups above.
+        available: what is left of it; files that the kernel can drop from its cache count as free.
+    """
+
+    limit: int
+    available: int
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -128,49 +152,134 @@ def is_out_of_memory(error: BaseException) -> bool:
 def device_memory(device: torch.device) -> DeviceMemory:
     """What a device holds now and held at most."""
     if device.type == "cpu":
-        resident, peak = _resident(), _peak_resident()
-        return DeviceMemory(allocated=resident, reserved=resident, peak_allocated=peak, peak_reserved=peak)
-    return DeviceMemory(
-        allocated=torch.accelerator.memory_allocated(device),
-        reserved=torch.accelerator.memory_reserved(device),
-        peak_allocated=torch.accelerator.max_memory_allocated(device),
-        peak_reserved=torch.accelerator.max_memory_reserved(device),
-    )
+        return _process_memory()
+    try:
+        return DeviceMemory(
+            allocated=torch.accelerator.memory_allocated(device),
+            reserved=torch.accelerator.memory_reserved(device),
+            peak_allocated=torch.accelerator.max_memory_allocated(device),
+            peak_reserved=torch.accelerator.max_memory_reserved(device),
+        )
+    except RuntimeError as error:
+        _require_uncounted(error)
+        return _process_memory()
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start counting the peak anew (the CPU's peak is the process's and cannot be reset)."""
-    if device.type != "cpu":
+    """Start counting the peak anew (a process's peak, which stands for the CPU's, cannot be reset)."""
+    if device.type == "cpu":
+        return
+    try:
         torch.accelerator.reset_peak_memory_stats(device)
+    except RuntimeError as error:
+        _require_uncounted(error)
 
 
 def device_capacity(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes of a device; for the CPU, host memory under the container's limit."""
-    if device.type == "cpu":
-        host = host_memory()
-        return host.available, min(host.total, host.cgroup_limit or host.total)
-    return torch.accelerator.get_memory_info(device)
+    """(free, total) bytes of a device; for the CPU, host memory under the container's limit.
+
+    An accelerator whose allocator keeps no count (MPS in torch 2.11) shares host memory, which is given for it.
+    """
+    if device.type != "cpu":
+        try:
+            return torch.accelerator.get_memory_info(device)
+        except RuntimeError as error:
+            _require_uncounted(error)
+    host = host_memory()
+    return host.available, min(host.total, host.cgroup_limit or host.total)
+
+
+def _require_uncounted(error: RuntimeError) -> None:
+    """Raise anew what is not PyTorch's way of saying that an accelerator's allocator keeps no count."""
+    if "INTERNAL ASSERT" not in str(error):
+        raise error
 
 
 def host_memory() -> HostMemory:
     """Host memory as this process may use it: a container's limit counts, not only what the machine has."""
     import psutil
 
-    machine = psutil.virtual_memory()
-    limit = cgroup_limit()
-    resident = _resident()
-    available = machine.available if limit is None else min(machine.available, max(0, limit - resident))
-    return HostMemory(total=machine.total, available=available, cgroup_limit=limit, resident=resident)
+    machine, container = psutil.virtual_memory(), container_memory()
+    return HostMemory(
+        total=machine.total,
+        available=machine.available if container is None else min(machine.available, container.available),
+        cgroup_limit=None if container is None else container.limit,
+        resident=_resident(),
+    )
 
 
-def cgroup_limit(files: tuple[Path, ...] = _CGROUP_LIMITS) -> int | None:
-    """The container's memory limit in bytes, or None when there is none."""
-    for file in files:
-        if file.is_file():
-            text = file.read_text().strip()
-            if text.isdigit() and int(text) < 1 << 60:
-                return int(text)
-    return None
+def container_memory(membership: Path = _OWN_CGROUP, mount: Path = _CGROUPS) -> ContainerMemory | None:
+    """The limits on this process's memory and what is left under them, or None where there is no limit.
+
+    Args:
+        membership: names the process's group, in version 2 and version 1 of control groups.
+        mount: where groups are folders. A group that cannot be seen from here (its name may be the host's) is passed
+            over, those above it count.
+    """
+    found = [left for group in _groups(membership, mount) if (left := group.left()) is not None]
+    if not found:
+        return None
+    return ContainerMemory(limit=min(left.limit for left in found), available=min(left.available for left in found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """One control group: its folder, and how its version names what is limited, used and droppable."""
+
+    folder: Path
+    limit: str
+    used: str
+    droppable: str
+
+    def left(self) -> ContainerMemory | None:
+        """Limit and rest of this group alone; None where it has no limit."""
+        limit = _count(self.folder / self.limit)
+        if limit is None or limit >= _NO_LIMIT:
+            return None
+        used = (_count(self.folder / self.used) or 0) - self._dropped()
+        return ContainerMemory(limit=limit, available=max(0, limit - max(0, used)))
+
+    def _dropped(self) -> int:
+        lines = (line.split() for line in _text(self.folder / "memory.stat").splitlines())
+        return next((int(words[1]) for words in lines if words[:1] == [self.droppable]), 0)
+
+
+_VERSION_2 = {"limit": "memory.max", "used": "memory.current", "droppable": "inactive_file"}
+_VERSION_1 = {
+    "limit": "memory.limit_in_bytes",
+    "used": "memory.usage_in_bytes",
+    "droppable": "total_inactive_file",  # like the others of its kind, with the groups below
+}
+
+
+def _groups(membership: Path, mount: Path) -> Iterator[_Group]:
+    """The process's group and those above it, under every controller that limits memory."""
+    for line in _text(membership).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, files = (mount / "memory", _VERSION_1) if controllers else (mount, _VERSION_2)
+        parts = [part for part in name.split("/") if part not in ("", "..")]
+        for length in range(len(parts), -1, -1):
+            yield _Group(folder=root.joinpath(*parts[:length]), **files)
+
+
+def _count(file: Path) -> int | None:
+    text = _text(file).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(file: Path) -> str:
+    """What a file of the kernel says; nothing where there is none."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def _process_memory() -> DeviceMemory:
+    resident, peak = _resident(), _peak_resident()
+    return DeviceMemory(allocated=resident, reserved=resident, peak_allocated=peak, peak_reserved=peak)
 
 
 def _resident() -> int:

@@ -28,6 +28,6 @@ def compile_blocks(
 
     info = find_model(model)
     prepared = prepare(info, "a red circle moves right", height=height, width=width)
-    helios = Helios.from_info(info, device=device, dtype=dtype)
+    helios = Helios.from_info(info, device=device, dtype=dtype, prompts=prepared.prompts)
     folder = build_packages(helios.transformer, lambda: helios.warm_up(prepared), out)
     typer.echo(f"{folder}  ({len(list(folder.glob('*.pt2')))} shapes)")

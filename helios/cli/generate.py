@@ -8,6 +8,8 @@ import typer
 from helios.cli.options import (
     AccelerateOption,
     AheadOption,
+    AnywayOption,
+    DecodeOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -87,7 +89,9 @@ def generate(
     dtype: DtypeOption = "auto",
     vae_dtype: VaeDtypeOption = None,
     accelerate: AccelerateOption = None,
+    decode: DecodeOption = "whole",
     ahead: AheadOption = False,
+    anyway: AnywayOption = False,
     session: Annotated[
         Path | None, typer.Option("--session", metavar="F", help="Keep the stream's state here, for `helios resume`.")
     ] = None,
@@ -103,7 +107,15 @@ def generate(
 ) -> None:
     """Generate a video: from text, from an image, from another video, or along a timeline of prompts."""
     _refuse_changes(context, repeat)
-    setup = Setup.checked(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerate=accelerate, ahead=ahead)
+    setup = Setup.checked(
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        accelerate=accelerate,
+        decode=decode,
+        ahead=ahead,
+        anyway=anyway,
+    )
     output = Output.checked(out or default_name(prompt or timeline, seed), as_float=as_float, force=force)
     outlet = Outlet.checked(output, session, quiet=quiet, as_json=as_json)
     if session is not None and noise == "reference":
@@ -137,10 +149,10 @@ def generate(
             fit=fit,
             **inputs,
         )
-    helios = setup.load(run.info, run.precision)
+    helios = setup.load(run, prepared, run.precision)
 
     def opener(report, pixels):
-        return helios.open(prepared, progress=report.step, pixels=pixels, pace=setup.pace)
+        return helios.open(prepared, progress=report.step, pixels=pixels, **setup.how)
 
     make(helios, opener, run, outlet)
 
@@ -155,7 +167,9 @@ _KEPT_IN_A_REPEAT = [
     "dtype",
     "vae_dtype",
     "accelerate",
+    "decode",
     "ahead",
+    "anyway",
     "session",
     "as_float",
     "force",

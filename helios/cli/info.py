@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from helios.cli.options import JsonOption, OfflineOption, RevisionOption
+from helios.errors import InputError
 
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
@@ -27,6 +28,9 @@ def info(
     """
     from helios.checkpoints import inspect, resolve
 
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and side < 1:
+            raise InputError(f"{name}={side} is no size: pass pixels, 1 or more")
     found = inspect(resolve(model, revision=revision, offline=offline or None))
     facts = _facts(found, height, width)
     if as_json:

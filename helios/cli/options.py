@@ -10,6 +10,7 @@ from helios.errors import InputError
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
+    from helios.engine.session import Decoding
 
 ModelOption = Annotated[
     str | None,
@@ -40,6 +41,15 @@ AheadOption = Annotated[
     bool,
     typer.Option("--ahead", help="Decode a chunk beside the next one, on an accelerator; see `helios plan --ahead`."),
 ]
+DecodeOption = Annotated[
+    str,
+    typer.Option(
+        "--decode",
+        metavar="HOW",
+        help="`whole` chunks at once, or `early`: latent frame by latent frame, in less memory; the same video.",
+    ),
+]
+AnywayOption = Annotated[bool, typer.Option("--anyway", help="Try a run that `helios plan` finds no room for.")]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch on the hub.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -74,6 +84,19 @@ def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
     if Path(how).is_dir():
         return (PackagedBlocks(folder=how),)
     raise InputError(f"accelerate={how!r} is unknown: use {', '.join(known)}, or a folder that helios compile made")
+
+
+def parse_decoding(how: str) -> "Decoding":
+    """``whole`` or ``early``.
+
+    Raises: InputError for anything else.
+    """
+    from helios.engine.session import EarlyFrames, WholeChunks
+
+    known = {"whole": WholeChunks(), "early": EarlyFrames()}
+    if how not in known:
+        raise InputError(f"decode={how!r} is unknown: use {' or '.join(known)}")
+    return known[how]
 
 
 def parse_steps(text: str | None) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """``helios plan``: what a run will need in memory, and whether that is here, before anything is loaded."""
 
 import json
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,8 @@ def plan(
 
     if batch < 1:
         raise InputError(f"batch={batch} makes no video: pass 1 or more")
+    if device_memory is not None and not 0 < device_memory < math.inf:
+        raise InputError(f"device-memory={device_memory:g} is no size: pass the device's free memory in GiB, like 80")
     target = resolve_device(device)
     found = find_model(model, revision=revision, offline=offline)
     sampling = _sampling_plan(found, height, width)
@@ -71,8 +74,8 @@ def _sampling_plan(found: "CheckpointInfo", height: int | None, width: int | Non
     return SamplingPlan(
         geometry=found.geometry,
         scheduler=found.scheduler,
-        height=height or preset.height,
-        width=width or preset.width,
+        height=preset.height if height is None else height,
+        width=preset.width if width is None else width,
         steps=preset.steps,
         guidance=preset.guidance,
     )
@@ -86,6 +89,8 @@ def _facts(
         "variant": found.variant.value,
         "height": sampling.height,
         "width": sampling.width,
+        "trained_height": found.preset.height,
+        "trained_width": found.preset.width,
         "device": str(room.device),
         "device_free": room.free,
         "device_capacity": room.capacity,
@@ -112,6 +117,7 @@ _ROWS = {
     "decode": "working: decode, whole chunk",
     "decode_early": "working: decode, early frames",
     "needed": "device, all loaded at once",
+    "needed_prompts_first": "device, prompts encoded first",
     "needed_least": "device, least with the same pixels",
     "needed_host": "host",
 }
@@ -127,6 +133,10 @@ def _print(facts: dict) -> None:
     table.add_column("")
     for entry in entries:
         table.add_column(f"{entry['dtype']}, VAE {entry['vae_dtype']}", justify="right")
+    trained = facts["trained_height"], facts["trained_width"]
+    label = "as trained" if (facts["height"], facts["width"]) == trained else "outside training"
+    size = f"frame size (trained: {trained[0]}x{trained[1]})"
+    table.add_row(size, *(label for _ in entries), end_section=True)
     for name, words in _ROWS.items():
         if name == "decode":
             for level in range(len(entries[0]["levels"])):

@@ -8,6 +8,8 @@ import typer
 from helios.cli.options import (
     AccelerateOption,
     AheadOption,
+    AnywayOption,
+    DecodeOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -36,7 +38,9 @@ def resume(
     dtype: DtypeOption = "auto",
     vae_dtype: VaeDtypeOption = None,
     accelerate: AccelerateOption = None,
+    decode: DecodeOption = "whole",
     ahead: AheadOption = False,
+    anyway: AnywayOption = False,
     as_float: Annotated[bool, typer.Option("--float", help="For `.npy`: float32 in [0, 1].")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line.")] = False,
@@ -46,21 +50,29 @@ def resume(
 ) -> None:
     """Go on with a saved stream. The frames are those that an uninterrupted run would have made.
 
-    It goes on in the precision it was made in, unless `--dtype` or `--vae-dtype` say otherwise.
+    It goes on with the model and in the precision it was made with, unless `--model`, `--dtype` or `--vae-dtype` say
+    otherwise.
 
     Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
     """
-    setup = Setup.checked(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerate=accelerate, ahead=ahead)
+    setup = Setup.checked(
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        accelerate=accelerate,
+        decode=decode,
+        ahead=ahead,
+        anyway=anyway,
+    )
     output = Output.checked(out or f"{state}.mp4", as_float=as_float, force=force)
     outlet = Outlet.checked(output, session_file, quiet=quiet, as_json=as_json)
     stream = read_state(state)
-    run = Run.read(None, model, revision=revision, offline=offline)
-    run.check_state(stream, state, num_frames, prompt, blend)
-    helios = setup.load(run.info, stream.precision)
+    run = Run.of_stream(stream, state, model, revision=revision, offline=offline)
+    prepared = run.check_state(stream, state, num_frames, prompt, blend)
+    helios = setup.load(run, prepared, stream.precision)
 
     def opener(report, pixels):
-        how = {"progress": report.step, "pixels": pixels, "pace": setup.pace}
-        session = helios.resume(state, num_frames=num_frames, **how)
+        session = helios.resume(state, num_frames=num_frames, progress=report.step, pixels=pixels, **setup.how)
         if prompt is not None:
             session.set_prompt(prompt, blend=blend)
         return session

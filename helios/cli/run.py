@@ -2,26 +2,28 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from helios.cli.options import parse_accelerations
+from helios.cli.options import parse_accelerations, parse_decoding
 from helios.cli.progress import Quiet, reporter
+from helios.cli.room import check_room
 from helios.errors import InputError
 
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
     from helios.engine.pace import Pace
-    from helios.engine.pipeline import Helios
+    from helios.engine.pipeline import Helios, Prepared
     from helios.engine.precision import Precision
     from helios.engine.request import Request
-    from helios.engine.session import PixelFormat, Session
+    from helios.engine.session import Decoding, PixelFormat, Session
     from helios.engine.state import SessionState
+    from helios.engine.video import Chunk
 
 Opener = Callable[[Quiet, "PixelFormat"], "Session"]
 
@@ -74,11 +76,22 @@ class Setup:
     dtype: str
     vae_dtype: str | None
     accelerations: "tuple[Acceleration, ...]"
+    decoding: "Decoding"
     pace: "Pace"
+    anyway: bool
 
     @staticmethod
-    def checked(*, device: str, dtype: str, vae_dtype: str | None, accelerate: str | None, ahead: bool) -> "Setup":
-        """Raises: InputError for a device, precision or acceleration that is not here."""
+    def checked(
+        *,
+        device: str,
+        dtype: str,
+        vae_dtype: str | None,
+        accelerate: str | None,
+        decode: str,
+        ahead: bool,
+        anyway: bool,
+    ) -> "Setup":
+        """Raises: InputError for a device, precision, acceleration or way of decoding that is not here."""
         from helios.device import resolve_device
         from helios.engine.pace import DecodeAhead, InTurn
         from helios.engine.pipeline import parse_dtype
@@ -86,17 +99,42 @@ class Setup:
         target = resolve_device(device)
         for name in (dtype, vae_dtype or "auto"):
             parse_dtype(name, target)
-        accelerations, pace = parse_accelerations(accelerate), DecodeAhead() if ahead else InTurn()
-        return Setup(device=device, dtype=dtype, vae_dtype=vae_dtype, accelerations=accelerations, pace=pace)
+        return Setup(
+            device=device,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            accelerations=parse_accelerations(accelerate),
+            decoding=parse_decoding(decode),
+            pace=DecodeAhead() if ahead else InTurn(),
+            anyway=anyway,
+        )
 
-    def load(self, info: "CheckpointInfo", recorded: "Precision | None") -> "Helios":
-        """Load a checkpoint, in the precision that was recorded where the options say none."""
-        from helios.engine.pipeline import Helios
+    @property
+    def how(self) -> dict[str, Any]:
+        """How chunks become frames, as ``Helios.open`` and ``Helios.resume`` take it."""
+        return {"decoding": self.decoding, "pace": self.pace}
+
+    def load(self, run: "Run", prepared: "Prepared", recorded: "Precision | None") -> "Helios":
+        """Load a run's checkpoint, in the precision that was recorded where the options say none.
+
+        The prompts are encoded first, so that the text encoder is gone when the other weights come.
+
+        Raises: InputError when the machine has no room for the run.
+        """
+        from helios.device import resolve_device
+        from helios.engine.memory import Room
+        from helios.engine.pipeline import Helios, lasting_name, parse_dtype
         from helios.engine.precision import Precision
+        from helios.engine.session import EarlyFrames
 
-        usual = recorded or Precision(dtype="auto")
-        dtype, vae_dtype = self.dtype if self.dtype != "auto" else usual.dtype, self.vae_dtype or usual.vae_dtype
-        helios = Helios.from_info(info, device=self.device, dtype=dtype, vae_dtype=vae_dtype)
+        device, usual = resolve_device(self.device), recorded or Precision(dtype="auto")
+        dtype = parse_dtype(self.dtype if self.dtype != "auto" else usual.dtype, device)
+        vae_dtype = parse_dtype(self.vae_dtype or usual.vae_dtype, device)
+        early = isinstance(self.decoding, EarlyFrames)
+        how = {"dtype": dtype, "vae_dtype": vae_dtype}
+        check_room(run.info, prepared, Room.of(device), **how, pace=self.pace, early=early, anyway=self.anyway)
+        source = lasting_name(run.source)
+        helios = Helios.from_info(run.info, device=device, **how, prompts=prepared.prompts, source=source)
         return helios.accelerate(*self.accelerations)
 
 
@@ -113,7 +151,7 @@ class Run:
     def read(record_file: Path | None, model: str | None, *, revision: str | None, offline: bool) -> "Run":
         """Find the checkpoint of a new run, or of a recorded one (``model`` overrides what was recorded).
 
-        Raises: InputError when there is none, or the record is not that of a run on this checkpoint.
+        Raises: InputError when there is none, or the record is not that of a whole run on this checkpoint.
         """
         from helios.checkpoints import inspect, resolve
         from helios.engine.precision import Precision
@@ -126,6 +164,11 @@ class Run:
         checkpoint = record.get("checkpoint")
         if record_file is not None and not (isinstance(checkpoint, dict) and "identity" in checkpoint):
             raise InputError(f"{record_file} holds no record of a run: give a video that Helios made, or its .json")
+        if record.get("first_frame"):
+            raise InputError(
+                f"{record_file} begins at frame {record['first_frame']} of a stream that was resumed, which its record "
+                "cannot repeat by itself: resume the session file again"
+            )
         source = model or record.get("source")
         info = inspect(resolve(source, revision=revision, offline=offline or None))
         if record_file is None:
@@ -136,6 +179,21 @@ class Run:
             )
         request = Request.from_record(record)
         return Run(info=info, source=_absolute(source), request=request, precision=Precision.recorded(record))
+
+    @staticmethod
+    def of_stream(
+        stream: "SessionState", path: Path, model: str | None, *, revision: str | None, offline: bool
+    ) -> "Run":
+        """Find the checkpoint of a saved stream: ``model``, or else the one that the stream names.
+
+        Raises: InputError when there is none.
+        """
+        if model is not None or stream.source is None:
+            return Run.read(None, model, revision=revision, offline=offline)
+        try:
+            return Run.read(None, stream.source, revision=revision, offline=offline)
+        except InputError as error:
+            raise InputError(f"the model of {path} cannot be read, pass it with --model: {error}") from error
 
     def inputs_or(self, *, image: Path | None, video: Path | None) -> dict[str, Any]:
         """The image or video given now, or else the recorded one.
@@ -148,18 +206,22 @@ class Run:
 
     def check_state(
         self, stream: "SessionState", path: Path, num_frames: int | None, prompt: str | None, blend: int
-    ) -> None:
-        """Refuse, before weights load, a saved stream that cannot go on like this with this checkpoint.
+    ) -> "Prepared":
+        """Check, before weights load, that a saved stream can go on like this with this checkpoint.
 
+        Returns: the run with every prompt that it may encode.
         Raises: InputError.
         """
-        from helios.conditioning.timeline import Timeline, change_of
+        from helios.conditioning.timeline import Cue, change_of
         from helios.engine.pipeline import check
 
-        change_of(blend)
-        state = stream.extended(num_frames, identity=self.info.identity, path=path)
-        timelines = tuple(Timeline.single(prompt) for _ in state.request.timelines) if prompt is not None else ()
-        check(self.info, replace(state.request, timelines=timelines or state.request.timelines))
+        change = change_of(blend)
+        request = stream.extended(num_frames, identity=self.info.identity, path=path).request
+        if prompt is not None:
+            # The session says later whether the next chunk can still turn or only the one after it.
+            cue = Cue(chunk=stream.rollout.chunk + 1, prompt=prompt, change=change)
+            request = replace(request, timelines=tuple(timeline.with_cue(cue) for timeline in request.timelines))
+        return check(self.info, request)
 
 
 def _recorded(kind: str, entry: Mapping[str, str | None]) -> Path:
@@ -173,8 +235,10 @@ def _recorded(kind: str, entry: Mapping[str, str | None]) -> Path:
 
 
 def _absolute(source: str | None) -> str | None:
-    """A local folder by its whole path, so that a repeat finds it from anywhere; anything else as it is."""
-    return str(Path(source).resolve()) if source and Path(source).is_dir() else source
+    """A checkpoint's name as a repeat finds it from anywhere; None stays the small model, whatever that is then."""
+    from helios.engine.pipeline import lasting_name
+
+    return source and lasting_name(source)
 
 
 def read_state(path: Path) -> "SessionState":
@@ -224,7 +288,7 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> P
     try:
         with writer:
             writer.record["timelines"] = [timeline.to_json() for timeline in session.timelines]
-            for chunk in session:
+            for chunk in _whole_chunks(session):
                 writer.write(chunk.frames)
                 report.chunk(chunk)
                 if outlet.session_file is not None:
@@ -232,6 +296,20 @@ def _write(session: "Session", outlet: Outlet, record: dict, report: Quiet) -> P
     except KeyboardInterrupt:  # The writer has said what it kept.
         raise typer.Exit(130) from None
     return writer.path
+
+
+def _whole_chunks(session: "Session") -> "Iterator[Chunk]":
+    """The chunks of a session in one piece each, however early their frames came."""
+    import numpy as np
+
+    pieces: list[Chunk] = []
+    for piece in session:
+        pieces.append(piece)
+        done, chunk_frames = session.frames_done, session.plan.geometry.chunk_frames
+        if done % chunk_frames == 0 or done == session.request.num_frames:
+            frames_BFHWC = np.concatenate([each.frames_BFHWC for each in pieces], axis=1)
+            yield replace(piece, first_frame=pieces[0].first_frame, frames_BFHWC=frames_BFHWC)
+            pieces = []
 
 
 def _tell(helios: "Helios", session: "Session", outlet: Outlet, path: Path, record: dict, report: Quiet) -> None:

@@ -52,9 +52,11 @@ def _rows(record: dict):
 
 
 def _draw(file: Path, sheet: Path, columns: int) -> None:
-    from helios.media import contact_sheet, read_video
+    """Two rows of frames from the first to the last; the file is read twice, and only what is drawn is kept."""
+    from helios.media import contact_sheet, stream_frames
 
-    frames = read_video(file, fps=None).frames
-    picks = [int(i * (len(frames) - 1) / max(1, 2 * columns - 1)) for i in range(2 * columns)]
-    contact_sheet(frames[picks], columns, sheet, labels=[f"frame {i}" for i in picks])
+    last = sum(1 for _ in stream_frames(file, fps=None)) - 1
+    picks = [i * last // max(1, 2 * columns - 1) for i in range(2 * columns)]
+    kept = {i: frame_HWC for i, frame_HWC in enumerate(stream_frames(file, fps=None)) if i in set(picks)}
+    contact_sheet([kept[i] for i in picks], columns, sheet, labels=[f"frame {i}" for i in picks])
     typer.echo(str(sheet))

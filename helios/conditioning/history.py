@@ -57,7 +57,9 @@ class AnchorPolicy(Protocol):
         """How many latent frames of the past are kept."""
         ...
 
-    def positions(self, geometry: Geometry) -> FramePositions: ...
+    def positions(self, geometry: Geometry) -> FramePositions:
+        """Time positions of the anchor, the three streams and the chunk, the same for every chunk."""
+        ...
 
     def split(self, history: History, geometry: Geometry) -> HistoryLatents:
         """The three streams that the transformer reads."""

@@ -67,6 +67,7 @@ class Mix:
 
     @property
     def prompts(self) -> tuple[str, ...]:
+        """The prompts of the steps, in order."""
         return tuple(prompt for prompt, _ in self.steps)
 
     @property
@@ -100,6 +101,7 @@ class Timeline:
 
     @staticmethod
     def single(prompt: str) -> "Timeline":
+        """One prompt from the first chunk to the end."""
         return Timeline(cues=(Cue(chunk=0, prompt=prompt),))
 
     @property
@@ -108,7 +110,7 @@ class Timeline:
         return tuple(dict.fromkeys(cue.prompt for cue in self.cues))
 
     def at(self, chunk: int) -> Mix:
-        """The mix of prompts that governs a chunk."""
+        """The mix of prompts that governs chunk number ``chunk``; past the last cue, its prompt alone."""
         steps: list[tuple[str, float]] = [(self.cues[0].prompt, 1.0)]
         for cue in self.cues[1:]:
             if cue.chunk <= chunk:
@@ -122,10 +124,12 @@ class Timeline:
         return Timeline(cues=(*kept, cue) if kept else (Cue(chunk=0, prompt=cue.prompt),))
 
     def to_json(self) -> list[dict]:
+        """The cues as JSON data: chunk, prompt, and over how many chunks it is faded in (1 for a cut)."""
         return [{"chunk": c.chunk, "prompt": c.prompt, "blend": c.change.chunks} for c in self.cues]
 
     @staticmethod
     def from_json(cues: list[dict]) -> "Timeline":
+        """The timeline that :meth:`to_json` wrote. Raises: KeyError or TypeError for anything else."""
         return Timeline(
             cues=tuple(Cue(chunk=c["chunk"], prompt=c["prompt"], change=change_of(c["blend"])) for c in cues)
         )
@@ -136,6 +140,11 @@ def timeline_of(entries: list[tuple[float, str]], *, fps: float, chunk_frames: i
 
     Two prompts that fall on the same boundary keep the later one.
 
+    Args:
+        entries: times in seconds from the beginning of the video; the first must be 0.
+        fps: frames per second of the video.
+        chunk_frames: pixel frames of a chunk.
+        blend: chunks over which each prompt fades into the next; 0 is a hard cut.
     Raises: InputError for no entries, times that do not rise, a negative time or an empty prompt.
     """
     change, by_chunk, previous = change_of(blend), {}, -1.0

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 class Acceleration(Protocol):
     """Changes how a transformer computes, not what."""
 
-    def apply(self, transformer: "HeliosTransformer3DModel") -> None: ...
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        """Change a loaded transformer in place; nothing takes it back.
+
+        Raises: InputError when this acceleration does not suit the transformer or the machine.
+        """
+        ...
 
 
 @dataclass(frozen=True)

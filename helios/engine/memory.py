@@ -26,11 +26,16 @@ from helios.ops.conv3d import half_units
 from helios.sampling.plan import SamplingPlan
 
 _TEXT_TOKENS = 512
-# Before anything is loaded: the libraries, and a driver's context on the device.
+# Before anything is loaded: the libraries (550 MiB were measured on a CPU, H.264 included), and with an accelerator its
+# driver in host memory and its context on the device.
+_CPU_BASE = 640 << 20
 _HOST_BASE = 1 << 30
 _DEVICE_BASE = 600 << 20
 # What a caching allocator holds beyond the live tensors, as a share of them.
 _ALLOCATOR_SLACK = 0.05
+# What `at_most` allows: widest feature maps alive at once in the decoder, and token rows in a block. Twice what is there.
+_MAPS_AT_ONCE = 10
+_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +122,7 @@ def footprint(
         transformer=_weights(info, TRANSFORMER, dtype, keeps_float32),
         vae=_weights(info, VAE, vae_dtype),
         text_encoder=_weights(info, TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
-        text_encoding=3 * info.text_encoder_config["num_heads"] * _TEXT_TOKENS**2 * torch.float32.itemsize,
+        text_encoding=_text_encoding_bytes(info),
         prompt=_prompt_bytes(info, plan, dtype, batch),
         history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD)),
         levels=levels,
@@ -125,6 +130,38 @@ def footprint(
         decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
         ahead=pace.looks_ahead and device.type != "cpu",
     )
+
+
+def at_most(
+    info: CheckpointInfo, plan: SamplingPlan, *, dtype: torch.dtype, vae_dtype: torch.dtype, batch: int = 1
+) -> int:
+    """Bytes that no run of ``plan`` exceeds, from headers and sizes alone: at once, where :func:`footprint` takes a second.
+
+    Where this much is free, nothing has to be counted.
+    """
+    config, vae = info.transformer_config, info.vae_config
+    rows, columns = plan.geometry.latent_size(plan.height, plan.width)
+    latent_frames = plan.anchor.window(plan.geometry) + 1 + plan.geometry.chunk_latent_frames
+    tokens = latent_frames * rows * columns // plan.geometry.patch**2
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    copies = 2 if plan.guidance.needs_negative else 1
+    step = copies * tokens * (_ROWS_AT_ONCE * width + 2 * config["ffn_dim"])
+    pixels = plan.geometry.chunk_frames * plan.height * plan.width
+    decode = pixels * _MAPS_AT_ONCE * max(vae["base_dim"], vae.get("decoder_base_dim") or 0)
+    weights = sum(
+        _weights(info, component, kept, keeps)
+        for component, kept, keeps in (
+            (TRANSFORMER, dtype, keeps_float32),
+            (VAE, vae_dtype, lambda name: False),
+            (TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
+        )
+    )
+    working = _text_encoding_bytes(info) + batch * (step + decode) * torch.float32.itemsize
+    return weights + _prompt_bytes(info, plan, dtype, batch) + working
+
+
+def _text_encoding_bytes(info: CheckpointInfo) -> int:
+    return 3 * info.text_encoder_config["num_heads"] * _TEXT_TOKENS**2 * torch.float32.itemsize
 
 
 def _computed_in(vae_dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -168,6 +205,8 @@ class Room:
         device: where the models would live.
         capacity, free: of that device; on the CPU, of host memory under the container's limit.
         host: host memory, which an accelerator's run also needs a little of.
+
+    What this process holds already is counted as free up to what the libraries take, since a run needs those too.
     """
 
     device: torch.device
@@ -175,8 +214,19 @@ class Room:
     free: int
     host: HostMemory
 
+    @property
+    def for_a_run(self) -> int:
+        """Bytes that a run may need on the device, the libraries or the driver's context included."""
+        return self.free + min(self.host.resident, _CPU_BASE) if self.device.type == "cpu" else self.free
+
+    @property
+    def host_suffices(self) -> bool:
+        """Whether host memory has what a run on an accelerator needs of it; the CPU's is counted as its device's."""
+        return self.device.type == "cpu" or self.host.available + min(self.host.resident, _HOST_BASE) >= _HOST_BASE
+
     @staticmethod
     def of(device: torch.device) -> "Room":
+        """What this machine has now."""
         free, capacity = device_capacity(device)
         return Room(device=device, capacity=capacity, free=free, host=host_memory())
 
@@ -191,7 +241,8 @@ class Verdict:
     """Whether a run fits, and how.
 
     Attributes:
-        needed: device bytes of the run as it starts by itself, the device's own overhead included.
+        needed: device bytes with everything loaded at once, the device's own overhead included.
+        needed_prompts_first: device bytes when the prompts are encoded first, as the command line does.
         needed_least: device bytes with everything done to save memory that keeps the pixels.
         needed_host: bytes of host memory.
         fits: the run fits, if need be with what ``advice`` says.
@@ -199,6 +250,7 @@ class Verdict:
     """
 
     needed: int
+    needed_prompts_first: int
     needed_least: int
     needed_host: int
     fits: bool
@@ -208,31 +260,43 @@ class Verdict:
 def judge(footprint: Footprint, room: Room) -> Verdict:
     """Set a footprint against a machine."""
     together, prompts_first, early = (
-        _on_device(size, room.device) for size in (footprint.together, footprint.prompts_first, footprint.early_frames)
+        on_device(size, room.device) for size in (footprint.together, footprint.prompts_first, footprint.early_frames)
     )
-    needed_host = together if room.device.type == "cpu" else _HOST_BASE
-    short_of_host = room.device.type != "cpu" and needed_host > room.host.available
-    if short_of_host:
-        advice = f"Host memory is short of {_gib(needed_host)}: free some, or raise the container's limit."
-    elif together <= room.free:
+    free = room.for_a_run
+    if not room.host_suffices:
+        advice = f"Host memory is short of {gib(_HOST_BASE)}: free some, or raise the container's limit."
+    elif together <= free:
         advice = "Fits as it is."
-    elif prompts_first <= room.free:
-        advice = "Fits if the prompts are encoded first: Helios.from_pretrained(..., prompts=[...])."
-    elif early <= room.free:
-        advice = "Fits if the prompts are encoded first (prompts=[...]) and frames decoded early (EarlyFrames())."
+    elif prompts_first <= free:
+        advice = (
+            "Fits with the prompts encoded first, as `helios generate` does: in Python, from_pretrained(prompts=[...])."
+        )
+    elif early <= free:
+        advice = (
+            "Fits with the prompts encoded first and frames decoded early, `helios generate --decode early`: in Python, "
+            "from_pretrained(prompts=[...]) and EarlyFrames()."
+        )
     elif footprint.ahead and judge(replace(footprint, ahead=False), room).fits:
-        advice = "Does not fit while decoding ahead: decode in turn, which does."
+        advice = "Does not fit while decoding ahead: decode in turn, without --ahead or DecodeAhead(), which does."
     else:
-        advice = f"Does not fit, {_gib(early - room.free)} are missing: take a smaller precision, size or model."
-    fits = not short_of_host and early <= room.free
-    return Verdict(needed=together, needed_least=early, needed_host=needed_host, fits=fits, advice=advice)
+        advice = f"Does not fit, {gib(early - free)} are missing: take a smaller precision, size or model."
+    return Verdict(
+        needed=together,
+        needed_prompts_first=prompts_first,
+        needed_least=early,
+        needed_host=together if room.device.type == "cpu" else _HOST_BASE,
+        fits=room.host_suffices and early <= free,
+        advice=advice,
+    )
 
 
-def _on_device(size: int, device: torch.device) -> int:
+def on_device(size: int, device: torch.device) -> int:
+    """Bytes of tensors with what the device needs beside them: libraries, or context and allocator."""
     if device.type == "cpu":
-        return size + _HOST_BASE
+        return size + _CPU_BASE
     return int(size * (1 + _ALLOCATOR_SLACK)) + _DEVICE_BASE
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Bytes as people read them."""
     return f"{size / 2**30:.1f} GiB"

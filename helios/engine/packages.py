@@ -7,6 +7,7 @@ B batch, L video tokens, S text tokens, D width, R runs, N heads, K head width, 
 """
 
 import json
+import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from helios.models.transformer.layout import TokenLayout
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
 
+logger = logging.getLogger(__name__)
+
 _MANIFEST = "packages.json"
+_PACKAGES = "batch*-history*-noisy*.pt2"
 
 
 @torch.no_grad()
@@ -32,11 +36,13 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
     Args:
         transformer: on the device and in the precision that it will run in, otherwise untouched.
         warm_up: runs every level once, as :meth:`Helios.warm_up` does.
-        folder: made if it is not there; needs a few megabytes per level and a C++ compiler.
+        folder: made if it is not there; needs a few megabytes per level and a C++ compiler. Packages of other shapes
+            stay in it if they were made for the same machine, versions and transformer; others go.
     Returns: the folder.
     """
-    folder = Path(folder)
+    folder, manifest = Path(folder), json.dumps(_manifest(transformer), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
+    _begin(folder, manifest)
     shapes: dict[str, tuple] = {}
     block: Any = transformer.blocks[0]
     spy = block.register_forward_pre_hook(lambda _, inputs: shapes.setdefault(_file(inputs[4], inputs[0]), inputs))
@@ -46,8 +52,17 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
         spy.remove()
     for file, inputs in shapes.items():
         _compile(block, inputs, folder / file)
-    (folder / _MANIFEST).write_text(json.dumps(_manifest(transformer), indent=2) + "\n")
+    (folder / _MANIFEST).write_text(manifest)
     return folder
+
+
+def _begin(folder: Path, manifest: str) -> None:
+    """Take the manifest away until all packages are written: a folder that is half done must not pass for a whole one."""
+    written = folder / _MANIFEST
+    alike = written.is_file() and written.read_text() == manifest
+    written.unlink(missing_ok=True)
+    for package in () if alike else folder.glob(_PACKAGES):
+        package.unlink()
 
 
 def _compile(block: Any, inputs: tuple, package: Path) -> None:
@@ -93,7 +108,8 @@ def _manifest(transformer: "HeliosTransformer3DModel") -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedBlocks:
-    """Run the blocks from packages; shapes that have none, the last block and gradients run as before.
+    """Run the blocks from packages; shapes that have none run as before, with a warning, and so do the last block and
+    gradients.
 
     Args:
         folder: made by :func:`build_packages`, on the same kind of machine with the same PyTorch.
@@ -109,9 +125,10 @@ class PackagedBlocks:
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
         folder = Path(self.folder)
         _check(folder, _manifest(transformer))
+        missing = _Missing(folder)
         for block in transformer.blocks[:-1]:
-            runners = {file.name: _load(block, file) for file in sorted(folder.glob("*.pt2"))}
-            block.forward = _Packaged(block.forward, runners)
+            runners = {file.name: _load(block, file) for file in sorted(folder.glob(_PACKAGES))}
+            block.forward = _Packaged(block.forward, runners, missing)
 
 
 def _built(folder: Path) -> dict[str, Any]:
@@ -140,11 +157,32 @@ def _load(block: nn.Module, file: Path) -> Callable[..., Tensor]:
     return runner
 
 
+class _Missing:
+    """Says once for each shape that it has no package; shared by the blocks of a transformer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._told = folder, set[str]()
+
+    def tell(self, file: str) -> None:
+        if file in self._told:
+            return
+        self._told.add(file)
+        logger.warning(
+            "%s has no package %s, its blocks run without: make it with `helios compile -o %s` and the model, height and "
+            "width of the run",
+            self._folder,
+            file,
+            self._folder,
+        )
+
+
 class _Packaged:
     """The forward of one block."""
 
-    def __init__(self, plain: Callable[..., Tensor], runners: dict[str, Callable[..., Tensor]]) -> None:
-        self._plain, self._runners = plain, runners
+    def __init__(
+        self, plain: Callable[..., Tensor], runners: dict[str, Callable[..., Tensor]], missing: _Missing
+    ) -> None:
+        self._plain, self._runners, self._missing = plain, runners, missing
 
     def __call__(
         self,
@@ -155,7 +193,10 @@ class _Packaged:
         layout: TokenLayout,
         noisy_only: bool = False,
     ) -> Tensor:
-        runner = self._runners.get(_file(layout, y_BLD))
-        if runner is None or noisy_only or isinstance(text, Tensor) or torch.is_grad_enabled():
+        file, elsewhere = _file(layout, y_BLD), noisy_only or isinstance(text, Tensor) or torch.is_grad_enabled()
+        runner = None if elsewhere else self._runners.get(file)
+        if runner is None:
+            if not elsewhere:
+                self._missing.tell(file)
             return self._plain(y_BLD, text, modulation_BR6D, table_BLP2, layout, noisy_only)
         return runner(y_BLD, *text, modulation_BR6D, table_BLP2)

@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from helios import __version__
 from helios.checkpoints import CheckpointInfo, inspect, load, resolve, synthetic
+from helios.checkpoints.embedded import DEFAULT, SMALL
 from helios.conditioning.picture import Motion
 from helios.conditioning.timeline import Timeline, change_of, read_timeline, timeline_of
 from helios.device import default_dtype, resolve_device
@@ -28,8 +30,12 @@ from helios.engine.video import Chunk, Video
 from helios.engine.watch import ProgressCallback
 from helios.errors import InputError
 from helios.models.text_encoder import PromptEncoder
+from helios.models.vae import HeliosVAE
 from helios.sampling.plan import SamplingPlan
 from helios.sampling.rollout import OneBatch, PassLayout
+
+if TYPE_CHECKING:
+    from helios.models.transformer.model import HeliosTransformer3DModel
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +44,24 @@ TimelineLike = Timeline | str | Path | Sequence[tuple[float, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run that has been checked against a checkpoint, before any weights are loaded."""
+    """A run that has been checked against a checkpoint, before any weights are loaded.
+
+    Attributes:
+        request: what was asked for, with what the checkpoint decides filled in.
+        plan: sizes, schedules and guidance that follow from it.
+        start: what the video starts from, already read and fitted.
+    """
 
     request: Request
     plan: SamplingPlan
     start: Start
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every prompt that the run encodes, once; under guidance the negative one too."""
+        told = [prompt for timeline in self.request.timelines for prompt in timeline.prompts]
+        negative = [self.request.negative] if self.plan.guidance.needs_negative else []
+        return tuple(dict.fromkeys([*told, *negative]))
 
 
 def prepare(
@@ -107,12 +126,17 @@ def check(
 ) -> Prepared:
     """Check a whole request against a checkpoint and read its image or video. Loads no weights.
 
+    A frame size that the checkpoint was not trained at is taken with a warning.
+
     Args:
         encoder: counts the tokens of the prompts; the checkpoint's own if left out (its tokenizer is read).
     Raises: InputError, one sentence, for anything that cannot work.
     """
     _check_prompts(request, encoder or _loaders(info).load_prompt_encoder(info, device="cpu", dtype=torch.float32))
     plan = plan_for(info, request)
+    trained = info.preset.height, info.preset.width
+    if (request.height, request.width) != trained and not info.random_weights:
+        _warn_outside_training(info.path.name, (request.height, request.width), trained)
     start = read_start(
         image=image,
         video=video,
@@ -125,6 +149,13 @@ def check(
     )
     request = replace(request, inputs=describe_inputs(image=image, video=video))
     return Prepared(request=request, plan=plan, start=start)
+
+
+@cache
+def _warn_outside_training(name: str, size: tuple[int, int], trained: tuple[int, int]) -> None:
+    """Once for each model and size of this process."""
+    asked, known = ("{}x{}".format(*sides) for sides in (size, trained))
+    logger.warning("%s is outside training: %s was trained at %s (height x width) only", asked, name, known)
 
 
 def _loaders(info: CheckpointInfo):
@@ -208,9 +239,29 @@ class Helios:
     >>> video.save("out.mp4")  # doctest: +SKIP
     """
 
-    def __init__(self, info: CheckpointInfo, *, transformer, vae, encoder, device: torch.device) -> None:
+    def __init__(
+        self,
+        info: CheckpointInfo,
+        *,
+        transformer: "HeliosTransformer3DModel",
+        vae: HeliosVAE,
+        encoder: PromptEncoder,
+        device: torch.device,
+        source: str | None = None,
+    ) -> None:
+        """Put loaded parts together; :meth:`from_pretrained` and :meth:`from_info` load them.
+
+        Args:
+            info: what the parts were loaded from.
+            transformer: on ``device``, in evaluation mode.
+            vae: on ``device``, or on a second one that decodes beside it.
+            encoder: of prompts; its weights may have been released, another prompt loads them anew.
+            device: where chunks are denoised.
+            source: where the checkpoint is found again, for saved sessions; the folder of ``info`` if left out.
+        """
         self.info = info
         self.transformer, self.vae, self.encoder, self.device = transformer, vae, encoder, device
+        self.source = source or lasting_name(info.path)
 
     @property
     def precision(self) -> Precision:
@@ -226,7 +277,7 @@ class Helios:
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
         vae_device: str | torch.device | None = None,
-        prompts: Sequence[str] = (),
+        prompts: str | Sequence[str] = (),
         revision: str | None = None,
         offline: bool | None = None,
     ) -> "Helios":
@@ -240,16 +291,23 @@ class Helios:
             vae_dtype: of the VAE; float32 is the published setting.
             vae_device: another device for the VAE; with :class:`helios.engine.pace.DecodeAhead` it decodes a chunk
                 while the next one is denoised.
-            prompts: encoded before the other weights load, and the text encoder freed again; its 11 GB in the released
-                models and the transformer are then never in memory together. Other prompts load it anew.
+            prompts: one or more, encoded before the other weights load, and the text encoder freed again; its 11 GB in
+                the released models and the transformer are then never in memory together. The empty negative prompt is
+                encoded with them where the checkpoint is guided; another one belongs into the list. Prompts that are
+                not in it load the text encoder anew.
             revision: commit, tag or branch on the hub.
             offline: True uses only what is on this machine.
         Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself; GenerationError when
             there is not enough memory.
         """
-        info = inspect(resolve(source, revision=revision, offline=offline))
         return cls.from_info(
-            info, device=device, dtype=dtype, vae_dtype=vae_dtype, vae_device=vae_device, prompts=prompts
+            inspect(resolve(source, revision=revision, offline=offline)),
+            device=device,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            vae_device=vae_device,
+            prompts=prompts,
+            source=lasting_name(source),
         )
 
     @classmethod
@@ -261,24 +319,29 @@ class Helios:
         dtype: str | torch.dtype = "auto",
         vae_dtype: str | torch.dtype = torch.float32,
         vae_device: str | torch.device | None = None,
-        prompts: Sequence[str] = (),
+        prompts: str | Sequence[str] = (),
+        source: str | None = None,
     ) -> "Helios":
-        """Load a checkpoint that has been inspected; arguments as for :meth:`from_pretrained`."""
+        """Load a checkpoint that has been inspected; arguments as for :meth:`from_pretrained`.
+
+        Args:
+            source: where the checkpoint is found again, for saved sessions; the folder of ``info`` if left out.
+        """
         device = resolve_device(device)
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
-        source = _loaders(info)
+        loaders = _loaders(info)
         with naming_shortage(Precision.of(dtype, vae_dtype)):
-            encoder = source.load_prompt_encoder(info, device=device, dtype=dtype)
+            encoder = loaders.load_prompt_encoder(info, device=device, dtype=dtype)
             if prompts:
-                encoder.encode(prompts)
-                encoder.release()
+                _encode_and_release(encoder, prompts, guided=info.preset.guidance.needs_negative)
             return cls(
                 info,
-                transformer=source.load_transformer(info, device=device, dtype=dtype),
-                vae=source.load_vae(info, device=vae_device, dtype=vae_dtype),
+                transformer=loaders.load_transformer(info, device=device, dtype=dtype),
+                vae=loaders.load_vae(info, device=vae_device, dtype=vae_dtype),
                 encoder=encoder,
                 device=device,
+                source=source,
             )
 
     def accelerate(self, *accelerations: Acceleration) -> "Helios":
@@ -323,6 +386,7 @@ class Helios:
             anchor: ``first-frame``, ``second-chunk`` or ``none``.
             noise: ``default`` or ``reference`` (the published order of draws, for parity).
             progress: called after every denoising step.
+            pixels: uint8 frames, or :class:`helios.engine.session.FloatPixels`.
         Raises: InputError before anything runs; GenerationError when numbers break or memory runs out.
         """
         return self._collect(self.session(prompt, progress=progress, pixels=pixels, **settings))[0]
@@ -377,7 +441,12 @@ class Helios:
         with naming_shortage(self.precision, request):
             rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
         state = SessionState(
-            rollout=rollout, frames_done=0, request=request, identity=self.info.identity, precision=self.precision
+            rollout=rollout,
+            frames_done=0,
+            request=request,
+            identity=self.info.identity,
+            precision=self.precision,
+            source=self.source,
         )
         how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout, "pace": pace}
         return self._session(prepared.plan, state.to(self.device), noise, **how)
@@ -390,6 +459,7 @@ class Helios:
         progress: ProgressCallback | None = None,
         pixels: PixelFormat = Uint8Pixels(),
         decoding: Decoding = WholeChunks(),
+        layout: PassLayout = OneBatch(),
         pace: Pace = InTurn(),
     ) -> Session:
         """Take a saved stream up again; only frames that were not handed out yet come out.
@@ -399,14 +469,17 @@ class Helios:
         Args:
             num_frames: length of the whole video from its beginning; the saved length if left out. To branch, change
                 the prompt of the session before iterating.
+            progress, pixels, decoding, layout, pace: as for :meth:`open`; a file does not keep them.
         Raises: InputError when the file belongs to another checkpoint, or the video is already that long.
         """
         state = SessionState.load(path).extended(num_frames, identity=self.info.identity, path=path).to(self.device)
         if state.precision not in (None, self.precision):
             change = f"was made in {state.precision} and goes on in {self.precision}"
             logger.warning("%s %s: the frames will not be those of one run", path, change)
+        state = replace(state, source=self.source)
         plan, noise = plan_for(self.info, state.request), state.request.noise_source()
-        return self._session(plan, state, noise, progress=progress, pixels=pixels, decoding=decoding, pace=pace)
+        how = {"progress": progress, "pixels": pixels, "decoding": decoding, "layout": layout, "pace": pace}
+        return self._session(plan, state, noise, **how)
 
     def release_text_encoder(self) -> None:
         """Free the text encoder's weights; prompts encoded so far keep working."""
@@ -444,6 +517,21 @@ class Helios:
             Video(frames_FHWC=frames, fps=request.fps, record=self.record(request.of(i)))
             for i, frames in enumerate(frames_BFHWC)
         ]
+
+
+def _encode_and_release(encoder: PromptEncoder, prompts: str | Sequence[str], *, guided: bool) -> None:
+    """Encode prompts, with the empty negative one that a guided run asks for, and free the text encoder."""
+    told = [prompts] if isinstance(prompts, str) else list(prompts)
+    encoder.encode([*told, ""] if guided else told)
+    encoder.release()
+
+
+def lasting_name(source: str | Path | None) -> str:
+    """What finds a checkpoint again from anywhere: a folder's whole path, a name as it was given, the small model's."""
+    if source is None:
+        return DEFAULT
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if source not in SMALL and folder.is_dir() else str(source)
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -92,6 +92,7 @@ class Request:
 
     @property
     def anchor_policy(self) -> AnchorPolicy:
+        """What ``anchor`` names."""
         return _ANCHORS[self.anchor]
 
     def noise_source(self) -> NoiseSource:
@@ -103,6 +104,7 @@ class Request:
         return ReferenceNoise(torch.Generator().manual_seed(self.seeds[0]))
 
     def chunks(self, geometry: Geometry) -> int:
+        """Chunks that the whole video takes; the last may be cut."""
         return geometry.chunks_for(self.num_frames)
 
     def of(self, video: int) -> "Request":
@@ -110,14 +112,16 @@ class Request:
         return replace(self, timelines=(self.timelines[video],), seeds=(self.seeds[video],))
 
     def with_frames(self, num_frames: int) -> "Request":
+        """The same run with another number of frames. Raises: InputError when that is none."""
         return replace(self, num_frames=num_frames)
 
     def to_json(self) -> dict:
+        """Everything as JSON data; :meth:`from_json` reads it back."""
         return {**asdict(self), "timelines": [timeline.to_json() for timeline in self.timelines]}
 
     @staticmethod
     def from_json(data: dict) -> "Request":
-        """Raises: InputError when the data is not that of a request."""
+        """The request that :meth:`to_json` wrote. Raises: InputError when the data is not that of a request."""
         try:
             lists = {name: tuple(data[name]) for name in ("seeds", "steps")}
             timelines = tuple(Timeline.from_json(cues) for cues in data["timelines"])
@@ -128,7 +132,10 @@ class Request:
 
     @staticmethod
     def from_record(record: Mapping) -> "Request":
-        """The request inside a larger record, such as the one a video file carries."""
+        """The request inside a larger record, such as the one a video file carries.
+
+        Raises: InputError when there is none in it.
+        """
         known = Request.__dataclass_fields__
         return Request.from_json({name: value for name, value in record.items() if name in known})
 

@@ -86,7 +86,13 @@ class EarlyFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The loaded pieces of a checkpoint that a session runs on."""
+    """The loaded pieces of a checkpoint that a session runs on.
+
+    Attributes:
+        transformer, vae: in evaluation mode; the VAE may be on a second device.
+        device: where chunks are denoised.
+        identity: of the checkpoint.
+    """
 
     transformer: "HeliosTransformer3DModel"
     vae: HeliosVAE
@@ -95,6 +101,7 @@ class Parts:
 
     @property
     def precision(self) -> Precision:
+        """The dtypes that were loaded."""
         return Precision.of(self.transformer.dtype, self.vae.dtype)
 
 
@@ -120,6 +127,21 @@ class Session:
         layout: PassLayout = OneBatch(),
         pace: Pace = InTurn(),
     ) -> None:
+        """Made by ``Helios.open`` and ``Helios.resume``.
+
+        Args:
+            parts: the loaded models.
+            plan: sizes, schedules and guidance; fixed while the stream runs.
+            request: what was asked for: length, seeds, frame rate, and the timelines at the start.
+            text: where each chunk's prompts come from.
+            state: the stream before its first chunk, on the device of ``parts``.
+            noise: random numbers by chunk.
+            progress: called after every denoising step, from the thread that iterates.
+            pixels: what leaves the device, uint8 or floats.
+            decoding: whole chunks, or frames as early as they are decoded.
+            layout: under guidance, both passes as one batch or one after the other.
+            pace: decode each chunk before the next is begun, or beside it.
+        """
         self.plan, self.request = plan, request
         self._parts, self._text, self._state, self._noise = parts, text, state, noise
         self._progress, self._pixels, self._decoding = progress, pixels, decoding
@@ -148,6 +170,7 @@ class Session:
 
     @property
     def cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
         return self._stop.is_set()
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -167,7 +190,8 @@ class Session:
         Args:
             blend: chunks over which the old prompt fades into it; 0 is a hard cut.
         Returns: the number of the first frame that shows it.
-        Raises: InputError when the prompt is empty or too long, or the video ends before it could show.
+        Raises: InputError when the prompt is empty or too long, or the video ends before it could show; GenerationError
+            when the text encoder had been freed and there is no room to load it again. The stream then goes on as before.
         """
         first_frame = self._text.next_chunk * self.plan.geometry.chunk_frames
         if first_frame >= self.request.num_frames:
@@ -175,7 +199,8 @@ class Session:
             raise InputError(
                 f"a new prompt could show from frame {first_frame}, the video ends at {end}: make it longer"
             )
-        return self._text.change(prompt, blend=blend) * self.plan.geometry.chunk_frames
+        with naming_shortage(self._parts.precision, self.request):
+            return self._text.change(prompt, blend=blend) * self.plan.geometry.chunk_frames
 
     def cancel(self) -> None:
         """Stop after the step that is running; finished chunks stay, the one in the making is dropped."""

@@ -35,7 +35,19 @@ class Start(Protocol):
 
     def state(
         self, vae: HeliosVAE, plan: SamplingPlan, noise: NoiseSource, motion: Motion, batch: int, device: torch.device
-    ) -> RolloutState: ...
+    ) -> RolloutState:
+        """The past that the first chunk is conditioned on.
+
+        Args:
+            vae: encodes the given picture or video; unused for text alone.
+            plan: sizes, and where the anchor comes from.
+            noise: of the motion that is put into the encoded past.
+            motion: how much of it.
+            batch: videos that start alike.
+            device: where the state lives.
+        Returns: window [B, C, T, H, W] and anchor [B, C, 1, H, W] as latents; chunk 0.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class FromImage:
     """Image to video.
 
     Args:
-        image_BCHW: RGB in [-1, 1]; one image, which is repeated for a batch, or one per video.
+        image_BCHW: RGB in [-1, 1] at the size of the frames; one image, which is repeated for a batch, or one per video.
     """
 
     image_BCHW: Tensor
@@ -67,9 +79,9 @@ class FromVideo:
     """Video to video.
 
     Args:
-        first_BCHW: the video's first frame, RGB in [-1, 1].
-        chunks_BCFHW: its last whole chunks.
-        skipped: whole chunks before those.
+        first_BCHW: the video's first frame, RGB in [-1, 1], from which the anchor is made.
+        chunks_BCFHW: its last whole chunks, oldest first, as many as the window reaches back.
+        skipped: how many whole chunks come before those; their frames are not read into the past.
     """
 
     first_BCHW: Tensor
@@ -108,6 +120,11 @@ def read_start(
     """Read and fit an image (path, PIL image or [H, W, 3] uint8) or a video (path or [F, H, W, 3] uint8) at ``fps``.
 
     Args:
+        image, video: at most one; text alone where both are None.
+        height, width: of the frames, in pixels.
+        fps: frames per second at which a video file is read.
+        geometry: of the checkpoint: how long a chunk is.
+        anchor: decides how far back the window reaches.
         fit: ``crop`` or ``pad``. The aspect ratio is always kept.
     Raises: InputError for both at once, media that cannot be read, or a video shorter than one chunk.
     """
@@ -168,5 +185,6 @@ def _described(value: Any) -> dict[str, str | None]:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """A stream on disk: a few megabytes that resume, extend or branch a video from a chunk.
 
-One safetensors file: the history window and the anchor as tensors; counters, request and checkpoint identity as JSON in
-its header.
+One safetensors file: the history window and the anchor as tensors; counters, request, and the checkpoint's identity and
+where it was found as JSON in its header.
 """
 
 import json
@@ -31,6 +31,7 @@ class SessionState:
         request: what was asked for, with the timelines as they are now.
         identity: of the checkpoint the stream belongs to.
         precision: that it was made in; None when the file is of a version that did not say.
+        source: where the checkpoint was found: a folder, a hub id or a short name; None as for ``precision``.
     """
 
     rollout: RolloutState
@@ -38,9 +39,13 @@ class SessionState:
     request: Request
     identity: str
     precision: Precision | None
+    source: str | None = None
 
     def save(self, path: str | Path) -> Path:
-        """Write the stream; the name appears when the file is whole."""
+        """Write the stream; the name appears when the file is whole.
+
+        Raises: GenerationError when it cannot be written.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -50,6 +55,7 @@ class SessionState:
         header = {
             "format": _FORMAT,
             "identity": self.identity,
+            **({} if self.source is None else {"source": self.source}),
             **({} if self.precision is None else asdict(self.precision)),
             "chunk": self.rollout.chunk,
             "frames_done": self.frames_done,
@@ -71,7 +77,11 @@ class SessionState:
         Raises: InputError when it belongs to another checkpoint, or already has that many frames.
         """
         if self.identity != identity:
-            raise InputError(f"{path} belongs to another checkpoint ({self.identity}): load that one to go on with it")
+            made_with = f"identity {self.identity}" + (f", found at {self.source} then" if self.source else "")
+            raise InputError(
+                f"{path} belongs to another checkpoint ({made_with}): pass that one with --model, or load it with "
+                "Helios.from_pretrained"
+            )
         request = self.request.with_frames(self.request.num_frames if num_frames is None else num_frames)
         if request.num_frames <= self.frames_done:
             raise InputError(
@@ -103,6 +113,7 @@ class SessionState:
                 request=Request.from_json(header["request"]),
                 identity=header["identity"],
                 precision=Precision.recorded(header),
+                source=str(header["source"]) if "source" in header else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the session file {path} is damaged ({error}): save the stream again") from error

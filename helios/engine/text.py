@@ -16,15 +16,25 @@ from helios.models.transformer.context import TextContext
 class Encoder(Protocol):
     """The prompt encoder as a stream sees it."""
 
-    def check(self, prompt: str) -> int: ...
+    def check(self, prompt: str) -> int:
+        """Tokens of a prompt. Raises: InputError when it is empty or too long."""
+        ...
 
-    def encode(self, prompts: list[str]) -> Tensor: ...
+    def encode(self, prompts: list[str]) -> Tensor:
+        """States [B, S, E] of prompts, zero beyond their ends."""
+        ...
 
 
 class StreamText:
     """Text source of a session whose prompt may change while it runs.
 
     Memory is fixed: embeddings of the prompts on the timelines, keys and values of the current mix only.
+
+    Args:
+        model: the transformer, which turns states into keys and values.
+        encoder: of prompts; keeps what it has encoded.
+        timelines: one per video.
+        negative: prompt of the unconditional pass, the same for all videos; encoded when it is first asked for.
     """
 
     def __init__(self, model, encoder: Encoder, timelines: tuple[Timeline, ...], negative: str) -> None:
@@ -37,10 +47,16 @@ class StreamText:
 
     @property
     def timelines(self) -> tuple[Timeline, ...]:
+        """The prompts of each video, with every change so far."""
         return self._timelines
 
     def change(self, prompt: str, *, blend: int) -> int:
-        """Turn every video to another prompt at the next chunk that has not begun; returns that chunk's number."""
+        """Turn every video to another prompt at the next chunk that has not begun; returns that chunk's number.
+
+        Args:
+            blend: chunks over which the old prompt fades into it; 0 is a hard cut.
+        Raises: InputError, with nothing changed, when the prompt is empty or too long or ``blend`` is negative.
+        """
         change = change_of(blend)
         self._encoder.check(prompt)
         self._encoder.encode([prompt])  # In the caller's thread, so that the stream finds it cached.
@@ -66,6 +82,7 @@ class StreamText:
             self._next_chunk = chunk
 
     def conditional(self, chunk: int) -> TextContext:
+        """Keys and values of what governs a chunk, [B, S, ...]; fixes its prompts, and reuses those of the same mix."""
         mixes = self.begin_chunk(chunk)
         if self._current is None or self._current[0] != mixes:
             embeds_BSE = torch.cat([self._mixed(mix) for mix in mixes])
@@ -73,6 +90,7 @@ class StreamText:
         return self._current[1]
 
     def unconditional(self) -> TextContext:
+        """Keys and values of the negative prompt for every video, [B, S, ...]; made once."""
         if self._negative is None:
             embeds_1SE = self._encoder.encode([self._negative_prompt])
             self._negative = self._model.encode_text(embeds_1SE.expand(len(self._timelines), -1, -1))

@@ -17,7 +17,14 @@ from helios.sampling.plan import SamplingPlan
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands after a step. ``done`` and ``total`` count steps over the whole run."""
+    """Where a run stands after a step.
+
+    Attributes:
+        chunk, chunks: number of the chunk from 0, and of the one after the last.
+        level, levels: of the pyramid, from 0, the coarsest.
+        step, steps: within the level, from 0, and how many it has here.
+        done, total: steps over the whole run; what a resumed session had done before does not count.
+    """
 
     chunk: int
     chunks: int
@@ -33,13 +40,19 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class FiniteLog:
-    """Notes on the device whether the latents of each step were finite; read once, when the chunk is done."""
+    """Notes on the device whether the latents of each step were finite; read once, when the chunk is done.
+
+    Args:
+        plan: levels, and their steps at most.
+        device: of the latents.
+    """
 
     def __init__(self, plan: SamplingPlan, device: torch.device) -> None:
         longest = max(len(plan.schedule(level, amplified=True).timesteps) for level in range(plan.geometry.levels))
         self._finite = torch.ones(plan.geometry.levels, longest, dtype=torch.bool, device=device)
 
     def record(self, event: StepEvent) -> None:
+        """Note a step; on an accelerator that is queued behind it."""
         self._finite[event.level, event.step] = torch.isfinite(event.latents_BCTHW).all()
 
     def send(self) -> None:
@@ -58,7 +71,9 @@ class FiniteLog:
 
 
 class Stopwatch:
-    """Laps of one chunk. On an accelerator the marks are queued events, so that marking does not wait."""
+    """Laps of one chunk, the first from its making on. On an accelerator the marks are queued events, so that marking
+    does not wait.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -67,6 +82,7 @@ class Stopwatch:
         self.mark()
 
     def mark(self) -> None:
+        """End a lap and begin the next."""
         if self._device.type == "cpu":
             self._marks.append(time.perf_counter())
             return
@@ -88,7 +104,19 @@ class Stopwatch:
 
 
 class ChunkWatch:
-    """The observer of one chunk: counts steps, marks levels, stops on request."""
+    """The observer of one chunk: counts steps, marks levels, stops on request.
+
+    Args:
+        plan: levels and steps.
+        device: where the chunk is denoised.
+        stop: set from any thread to stop after the running step.
+        progress: called after every step; None for nobody.
+        chunks: number of the chunk after the run's last one.
+        first_chunk: number of the run's first chunk.
+    Attributes:
+        finite: whether each step's latents were finite.
+        stopwatch: laps of conditioning and of each level.
+    """
 
     def __init__(
         self,
@@ -106,9 +134,14 @@ class ChunkWatch:
         self.stopwatch = Stopwatch(device)
 
     def conditioned(self, chunk: int) -> None:
+        """End the lap of text, history and noise."""
         self.stopwatch.mark()
 
     def stepped(self, event: StepEvent) -> None:
+        """Note a step, end the lap of its level after the last one, and report.
+
+        Raises: Cancelled when the run was asked to stop.
+        """
         self.finite.record(event)
         if event.step == event.steps - 1:
             self.stopwatch.mark()

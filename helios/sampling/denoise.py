@@ -25,7 +25,16 @@ class Denoiser(Protocol):
 
     def velocity(
         self, x_BCTHW: Tensor, timestep_B: Tensor, text: TextContext, history: HistoryContext | None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Predicted ``noise - x0``.
+
+        Args:
+            x_BCTHW: noisy latents at the resolution of a level, float32.
+            timestep_B: one per sample, 0 is data and 1000 is noise.
+            text, history: encoded, B rows each.
+        Returns: [B, C, T, H, W], in the precision of the network.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One finished denoising step, as observers see it."""
+    """One finished denoising step, as observers see it.
+
+    Attributes:
+        chunk: its number in the video.
+        level: of the pyramid, from 0, the coarsest.
+        step, steps: number of the step within its level, from 0, and how many the level has.
+        latents_BCTHW: what the step left, float32 at the level's resolution.
+        timestep: that it began at, 0 is data and 1000 is noise.
+    """
 
     chunk: int
     level: int
@@ -91,7 +108,9 @@ class Walk(Protocol):
         """Index of the last step taken in a level of ``steps`` steps."""
         ...
 
-    def carries_gradient(self, level: int, step: int, last: int) -> bool: ...
+    def carries_gradient(self, level: int, step: int, last: int) -> bool:
+        """Whether a step is recorded for the backward pass; ``last`` is the index that :meth:`last` gave."""
+        ...
 
 
 @dataclass(frozen=True)

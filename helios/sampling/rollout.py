@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from helios.conditioning.history import History
-from helios.models.transformer.context import TextContext
+from helios.models.transformer.context import HistoryContext, TextContext
 from helios.noise import NoiseSource
 from helios.sampling.denoise import (
     ChunkNoise,
@@ -46,22 +46,33 @@ class RolloutState:
 class TextSource(Protocol):
     """Encoded text of each chunk: conditional, and unconditional when the plan's guidance wants it."""
 
-    def conditional(self, chunk: int) -> TextContext: ...
+    def conditional(self, chunk: int) -> TextContext:
+        """Keys and values, [B, S, ...], of the prompts that govern chunk number ``chunk``; asked for once per chunk."""
+        ...
 
-    def unconditional(self) -> TextContext: ...
+    def unconditional(self) -> TextContext:
+        """Keys and values, [B, S, ...], of the negative prompt, the same for every chunk."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantText:
-    """The same encoded text for every chunk."""
+    """The same encoded text for every chunk.
+
+    Attributes:
+        text: of the prompts, one row per video.
+        negative: of the negative prompt, one row per video; None for plans without guidance.
+    """
 
     text: TextContext
     negative: TextContext | None = None
 
     def conditional(self, chunk: int) -> TextContext:
+        """:attr:`text`, whatever the chunk."""
         return self.text
 
     def unconditional(self) -> TextContext:
+        """:attr:`negative`. Raises: ValueError when there is none."""
         if self.negative is None:
             raise ValueError("this guidance runs an unconditional pass and needs a negative prompt's encoding")
         return self.negative
@@ -70,7 +81,17 @@ class ConstantText:
 class PassLayout(Protocol):
     """How the conditional and the unconditional pass share the network."""
 
-    def condition(self, model: Denoiser, text: TextContext, negative: TextContext, history) -> Condition: ...
+    def condition(
+        self, model: Denoiser, text: TextContext, negative: TextContext, history: HistoryContext
+    ) -> Condition:
+        """The forward passes of a guided step, the conditional one first.
+
+        Args:
+            model: the network that runs them.
+            text, negative: of the prompts and the negative prompt, B rows each.
+            history: encoded past of the chunk, B rows.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,16 @@ def rollout(
     """Yield ``chunks`` times the clean latents [B, C, T, H, W] of the next chunk and the state after it.
 
     Memory does not depend on ``chunks``. The text is asked for chunk by chunk, so a prompt may change between two.
+
+    Args:
+        model: predicts the velocity ``noise - x0``.
+        plan: sizes, schedules, guidance, anchor.
+        text: of each chunk.
+        state: before the first of these chunks.
+        noise: random numbers by chunk.
+        layout: how the two passes of guidance share the network.
+        walk: how far each level is walked and which steps carry gradients.
+        observer: told about every chunk and step.
     """
     for _ in range(chunks):
         latents_BCTHW = next_chunk(model, plan, text, state, noise, layout=layout, walk=walk, observer=observer)

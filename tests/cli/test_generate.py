@@ -124,6 +124,119 @@ def test_resuming_on_the_command_line_equals_one_run(model):
     assert np.array_equal(joined, np.load("whole.npy"))
 
 
+def test_a_part_of_a_resumed_stream_is_no_run_to_repeat(model, capsys):
+    assert generate(PROMPT, "-m", model, "-n", "33", "-o", "first.mp4", "--session", "s.session", *SMALL) == 0
+    assert run(["resume", "s.session", "-n", "66", "-o", "rest.mp4", "-q"]) == 0
+    capsys.readouterr()
+    refused(capsys, "rest.mp4 begins at frame 33 of a stream that was resumed", "--from", "rest.mp4", "-o", "b.mp4")
+
+
+def test_a_session_names_its_model(model, tiny, capsys, tmp_path):
+    shutil.copytree(model, tmp_path / "own")
+    assert generate(PROMPT, "-m", "own", "-n", "33", "-o", "a.npy", "--session", "s.session", *SMALL) == 0
+    assert run(["resume", "s.session", "-n", "66", "-o", "b.npy", "-q"]) == 0
+    capsys.readouterr()
+    assert run(["resume", "s.session", "-m", str(tiny("mid")), "-n", "66", "-o", "c.npy"]) == 2
+    error = capsys.readouterr().err
+    assert "belongs to another checkpoint" in error and str(tmp_path / "own") in error and error.count("\n") == 1
+    (tmp_path / "own").rename(tmp_path / "moved")
+    assert run(["resume", "s.session", "-n", "66", "-o", "c.npy"]) == 2
+    error = capsys.readouterr().err
+    assert "the model of s.session cannot be read, pass it with --model" in error and error.count("\n") == 1
+    assert run(["resume", "s.session", "-m", "moved", "-n", "66", "-o", "c.npy", "-q"]) == 0
+    assert np.array_equal(np.load("b.npy"), np.load("c.npy"))
+
+
+@pytest.fixture
+def encoders(monkeypatch):
+    """Which weights are loaded, in order."""
+    from helios.checkpoints import load
+
+    order = []
+    for name in ("load_text_encoder", "load_transformer"):
+
+        def watched(*given, name=name, original=getattr(load, name), **named):
+            order.append(name)
+            return original(*given, **named)
+
+        monkeypatch.setattr(load, name, watched)
+    return order
+
+
+def test_the_text_encoder_is_gone_before_the_transformer_comes(tiny, encoders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--height", "64", "--width", "64", "--steps", "2", "--device", "cpu", "-q", "-m", str(tiny("base"))]
+    told = ["-n", "66", "--negative-prompt", "blurry", "--session", "s.session"]
+    (tmp_path / "story.txt").write_text("0 a red ball\n1.4 waves on a beach\n")
+    assert generate("--timeline", "story.txt", *told, "-o", "a.npy", *small) == 0
+    assert encoders == ["load_text_encoder", "load_transformer"]
+    encoders.clear()
+    assert run(["resume", "s.session", "-n", "99", "-p", "and it snows", "--blend", "2", "-o", "b.npy", "-q"]) == 0
+    assert encoders == ["load_text_encoder", "load_transformer"]
+
+
+def test_decoding_early_gives_the_same_video(model, capsys):
+    for how in ("whole", "early"):
+        command = [PROMPT, "-m", model, "-n", "40", "-o", f"{how}.npy", "--json", "--decode", how, *SMALL]
+        assert generate(*command, "--session", f"{how}.session") == 0
+        timings = json.loads(capsys.readouterr().out)["timings"]
+        assert len(timings["chunk_seconds"]) == 2
+        assert run(["resume", f"{how}.session", "-n", "70", "-o", f"{how}-rest.npy", "-q", "--decode", how]) == 0
+        capsys.readouterr()
+    for rest in ("", "-rest"):
+        whole, early = (np.load(f"{how}{rest}.npy").astype(int) for how in ("whole", "early"))
+        assert whole.shape == early.shape and np.abs(whole - early).max() <= 1
+
+
+@pytest.fixture
+def room(monkeypatch, tiny):
+    """A function that leaves a number of bytes free for a run of 64x64, and returns what such a run needs."""
+    import torch
+
+    from helios.checkpoints import inspect
+    from helios.device import HostMemory
+    from helios.engine.memory import Room, footprint, judge
+    from helios.engine.pipeline import prepare
+
+    info, cpu = inspect(tiny("distilled")), torch.device("cpu")
+    plan = prepare(info, PROMPT, height=64, width=64).plan
+
+    def leave(free):
+        host = HostMemory(total=1 << 40, available=free, cgroup_limit=None, resident=0)
+        here = Room(device=cpu, capacity=1 << 40, free=free, host=host)
+        monkeypatch.setattr(Room, "of", staticmethod(lambda device: here))
+        return judge(footprint(info, plan, device=cpu, dtype=torch.float32), here)
+
+    return leave
+
+
+def test_a_run_without_room_is_refused_before_weights_load(model, capsys, room, no_weights):
+    needed = room(0)
+    command = [PROMPT, "-m", model, "-n", "5", "-o", "a.npy", *SMALL]
+    room(needed.needed_prompts_first - 1)
+    refused(capsys, "--decode early needs", *command)
+    room(needed.needed_least - 1)
+    for how in ("whole", "early"):
+        words = "on cpu and 0.6 GiB are free: take a smaller precision, size or model; `helios plan` counts"
+        refused(capsys, words, *command, "--decode", how)
+
+
+def test_what_saves_memory_is_said_and_can_be_overridden(model, capsys, room):
+    needed = room(0)
+    command = [PROMPT, "-m", model, "-n", "5", "-o", "a.npy", "-q", "--force", *SMALL]
+    for free, more, words in (
+        (needed.needed_prompts_first - 1, ["--anyway"], "it is tried anyway"),
+        (needed.needed - 1, [], "fits only with the text encoder freed"),
+        (needed.needed, [], ""),
+        (needed.needed_prompts_first - 1, ["--decode", "early"], "fits only with the text encoder freed"),
+        (1 << 40, [], ""),
+    ):
+        room(free)
+        assert generate(*command, *more) == 0
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == bool(words)
+
+
 def test_resuming_keeps_the_precision(model, capsys):
     common = ["-m", model, "--seed", "5", "--dtype", "bfloat16", "--vae-dtype", "bfloat16", "-q", *SMALL]
     assert generate(PROMPT, *common, "-n", "66", "-o", "whole.npy") == 0
@@ -231,6 +344,7 @@ def test_an_existing_file_is_kept(model, capsys, tmp_path, no_weights):
         ([PROMPT, "--device", "toaster"], "device='toaster'"),
         ([PROMPT, "--dtype", "int4"], "dtype='int4'"),
         ([PROMPT, "--vae-dtype", "int4"], "dtype='int4'"),
+        ([PROMPT, "--decode", "late"], "decode='late' is unknown: use whole or early"),
         ([PROMPT, "--accelerate", "turbo"], "accelerate='turbo' is unknown: use fused, compiled, or a folder"),
         ([PROMPT, "--accelerate", "compiled,."], "accelerate='compiled,.'"),
         ([PROMPT, "--accelerate", "."], "'.' holds no packages: make them with helios compile"),

@@ -4,6 +4,7 @@ import pytest
 
 import helios.ops.attention  # noqa: F401 - registers its backends
 from helios.cli.main import run
+from helios.cli.show import _draw as draw_sheet
 from helios.ops.backends import backends
 
 SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--device", "cpu", "-q"]
@@ -57,6 +58,47 @@ def test_what_is_missing_is_named(arguments, capsys, tmp_path, monkeypatch):
     assert run(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("helios: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["plan", "tiny-random", "-H", "0"], "0x128 (height x width) is not a multiple"),
+        (["plan", "tiny-random", "-W", "-64"], "64x-64 (height x width) is not a multiple"),
+        (["plan", "tiny-random", "--device-memory", "nan"], "device-memory=nan is no size"),
+        (["plan", "tiny-random", "--device-memory", "inf"], "device-memory=inf is no size"),
+        (["plan", "tiny-random", "--device-memory", "0"], "device-memory=0 is no size"),
+        (["info", "MODEL", "-H", "0"], "height=0 is no size"),
+        (["info", "MODEL", "-W", "-5"], "width=-5 is no size"),
+    ],
+)
+def test_sizes_that_are_none_are_one_sentence(tiny, arguments, words, capsys):
+    assert run([str(tiny("distilled")) if word == "MODEL" else word for word in arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("helios: ") and error.count("\n") == 1
+
+
+def test_a_sheet_holds_only_the_frames_that_it_shows(tmp_path, monkeypatch):
+    import weakref
+
+    import numpy as np
+    from PIL import Image
+
+    made, most = [], []
+
+    def stream(path, *, fps):
+        for i in range(40):
+            frame_HWC = np.full((16, 16, 3), i, np.uint8)
+            made.append(weakref.ref(frame_HWC))
+            most.append(sum(ref() is not None for ref in made))
+            yield frame_HWC
+
+    monkeypatch.setattr("helios.media.video.stream_frames", stream)
+    draw_sheet(tmp_path / "a.mp4", tmp_path / "a.png", 3)
+    assert max(most) <= 6 + 2
+    sheet = np.asarray(Image.open(tmp_path / "a.png"))
+    shown = [int(sheet[4 + 8, 4 + column * 20 + 8, 0]) for column in range(3)]
+    assert shown == [0, 7, 15]
 
 
 def test_unknown_options_are_exit_code_two(capsys):

@@ -9,7 +9,7 @@ import torch
 from helios import Helios
 from helios.checkpoints.random import write_random_checkpoint
 from helios.engine.acceleration import CompiledBlocks, FusedProjections
-from helios.engine.packages import PackagedBlocks, build_packages
+from helios.engine.packages import PackagedBlocks, _manifest, build_packages
 from helios.engine.session import FloatPixels
 from helios.errors import InputError
 
@@ -53,6 +53,38 @@ def test_warm_up_runs_every_shape_and_changes_nothing(helios):
     first = frames_of(helios)
     assert shapes == warmed and calls == 3
     assert np.array_equal(first, frames_of(helios))
+
+
+def test_shapes_without_a_package_are_said_once(helios, tmp_path, caplog):
+    (tmp_path / "packages.json").write_text(json.dumps(_manifest(helios.transformer)))
+    plain = frames_of(helios)
+    helios.accelerate(PackagedBlocks(folder=tmp_path))
+    assert np.array_equal(plain, frames_of(helios)) and np.array_equal(plain, frames_of(helios))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(set(lines)) == 3  # one per level
+    assert all(f"`helios compile -o {tmp_path}`" in line for line in lines)
+
+
+def test_a_build_that_breaks_off_leaves_no_manifest(helios, tmp_path, monkeypatch):
+    prepared = helios.prepare(PROMPT, **SIZE)
+
+    def build(compile_one):
+        monkeypatch.setattr("helios.engine.packages._compile", compile_one)
+        build_packages(helios.transformer, lambda: helios.warm_up(prepared), tmp_path)
+
+    def broken(*given):
+        raise RuntimeError("the compiler is gone")
+
+    build(lambda block, inputs, package: package.write_bytes(b""))
+    (tmp_path / "mine.pt2").write_bytes(b"")
+    (old := tmp_path / "batch7-history1-noisy1-1-1.pt2").write_bytes(b"")
+    with pytest.raises(RuntimeError, match="the compiler is gone"):
+        build(broken)
+    assert old.exists() and not (tmp_path / "packages.json").exists()
+    with pytest.raises(InputError, match="helios compile"):
+        PackagedBlocks(folder=tmp_path)
+    build(lambda block, inputs, package: package.write_bytes(b""))
+    assert not old.exists() and len(list(tmp_path.glob("*.pt2"))) == 4  # whose they were is not known
 
 
 @pytest.fixture(scope="module")

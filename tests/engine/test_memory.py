@@ -8,8 +8,9 @@ import torch
 
 from helios.checkpoints import inspect, load_text_encoder, load_transformer, load_vae, synthetic_info
 from helios.cli.main import run
+from helios.device import HostMemory
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
-from helios.engine.memory import Room, footprint, judge
+from helios.engine.memory import Room, at_most, footprint, judge, on_device
 from helios.engine.pace import DecodeAhead
 from helios.errors import InputError
 from helios.sampling.plan import SamplingPlan
@@ -107,6 +108,7 @@ def test_judgement_goes_from_everything_to_nothing():
         assert verdict.fits == (free >= plenty.needed_least)
         assert verdict.advice.count(". ") == 0 and verdict.advice.endswith(".")
     assert "encoded first" in words[0] and "EarlyFrames" in words[1] and "missing" in words[2]
+    assert "`helios generate`" in words[0] and "--decode early" in words[1]
 
 
 def test_guidance_and_batch_cost_memory():
@@ -135,13 +137,80 @@ def test_decoding_ahead_holds_a_step_and_a_decode_at_once():
     assert not verdict.fits and "decode in turn" in verdict.advice
 
 
-def test_prompts_given_while_loading_leave_no_text_encoder(tiny):
+@pytest.mark.parametrize(
+    "variant,prompts", [("base", ["a red ball"]), ("mid", "a red ball"), ("distilled", "a red ball")]
+)
+def test_prompts_given_while_loading_leave_no_text_encoder(tiny, variant, prompts):
     from helios import Helios
 
-    helios = Helios.from_pretrained(tiny("distilled"), device="cpu", prompts=["a red ball"])
+    helios = Helios.from_pretrained(tiny(variant), device="cpu", prompts=prompts)
     assert not helios.encoder.loaded
-    helios.generate("a red ball", num_frames=1, height=64, width=64, steps=(1, 1, 1))
+    steps = (1,) * helios.info.geometry.levels
+    helios.generate("a red ball", num_frames=1, height=64, width=64, steps=steps)
     assert not helios.encoder.loaded
+    helios.generate("another", num_frames=1, height=64, width=64, steps=steps)
+    assert helios.encoder.loaded
+
+
+def test_a_prepared_run_knows_every_prompt_that_it_encodes(helios_of):
+    story = [(0, "a red ball"), (1.4, "waves"), (2.8, "a red ball")]
+    for variant, negative in (("base", ["blurry"]), ("distilled", [])):
+        prepared = helios_of(variant).prepare(
+            timeline=story, negative_prompt="blurry", num_frames=99, height=64, width=64
+        )
+        assert list(prepared.prompts) == ["a red ball", "waves", *negative]
+    plain = helios_of("base").prepare("a red ball", negative_prompt="blurry", guidance=1.0, height=64, width=64)
+    assert plain.prompts == ("a red ball",)
+
+
+def host(available: int, resident: int = 0) -> HostMemory:
+    return HostMemory(total=available, available=available, cgroup_limit=None, resident=resident)
+
+
+@pytest.mark.parametrize(
+    "name,size,batch,precision",
+    [
+        ("tiny-random", (64, 64), 1, torch.float32),
+        ("tiny-random-mid", (128, 64), 2, torch.float32),
+        ("small-random-base", (64, 128), 1, torch.bfloat16),
+        ("14b-random-mid", (384, 640), 1, torch.bfloat16),
+    ],
+)
+def test_no_run_exceeds_the_bound_that_spares_the_count(name, size, batch, precision):
+    info, accelerator = synthetic_info(name), torch.device("meta")
+    plan, how = sampling_plan(info, *size), {"dtype": precision, "vae_dtype": precision, "batch": batch}
+    needs = footprint(info, plan, device=accelerator, pace=DecodeAhead(), **how)
+    bound = at_most(info, plan, **how)
+    assert needs.together < bound < 5 * needs.together
+    decoding, step = needs.decode, max(needs.levels)
+    working = bound - needs.weights - needs.text_encoder - needs.text_encoding - needs.prompt
+    assert 1.5 * (decoding + step) < working  # room for what another version of PyTorch might hold
+
+
+def test_the_small_model_has_room_in_a_small_container():
+    from helios.checkpoints import resolve
+
+    info = inspect(resolve(None))
+    plan = sampling_plan(info, info.preset.height, info.preset.width)
+    resident = 300 << 20
+    free = GIB - resident
+    room = Room(device=CPU, capacity=GIB, free=free, host=host(free, resident))
+    bound = at_most(info, plan, dtype=torch.float32, vae_dtype=torch.float32)
+    assert on_device(bound, CPU) < room.for_a_run
+
+
+def test_libraries_that_are_loaded_are_not_counted_twice():
+    loaded = Room(device=CPU, capacity=GIB, free=GIB, host=host(GIB, 100 << 20))
+    assert loaded.for_a_run == GIB + (100 << 20)
+    assert Room(device=CPU, capacity=GIB, free=GIB, host=host(GIB, 8 * GIB)).for_a_run < 2 * GIB
+    accelerator = torch.device("meta")
+    assert Room(device=accelerator, capacity=GIB, free=GIB, host=host(GIB, 8 * GIB)).for_a_run == GIB
+    short, loaded = (Room(device=accelerator, capacity=GIB, free=GIB, host=host(GIB // 2, n)) for n in (0, GIB))
+    assert not short.host_suffices and loaded.host_suffices
+    needs = footprint(
+        info := synthetic_info("tiny-random"), sampling_plan(info), device=accelerator, dtype=torch.float32
+    )
+    assert "Host memory is short" in judge(needs, short).advice and judge(needs, loaded).fits
 
 
 def test_live_bytes_counts_what_lives():
@@ -175,6 +244,12 @@ def test_the_command_says_what_fits(tiny, capsys):
         assert run(["plan", "tiny-random", "--device-memory", "40", "--dtype", "float32", "--json", *more]) == 0
         needed += [entry["needed"] for entry in json.loads(capsys.readouterr().out)["precisions"]]
     assert needed[0] < needed[1]
+    assert run(["plan", "tiny-random", "-H", "64", "-W", "64", "--dtype", "float32", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["height"], facts["trained_height"], facts["trained_width"]) == (64, 64, 128)
+    assert run(["plan", "tiny-random", "-H", "64", "-W", "64", "--dtype", "float32"]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "frame size (trained: 64x128)" in table and "outside training" in table
     assert run(["plan", "big-random"]) == 2 and "big-random" in capsys.readouterr().err
     with pytest.raises(InputError, match="SIZE-random"):
         synthetic_info("14b-random-huge")

@@ -215,6 +215,23 @@ def test_two_passes_equal_one_batch(helios_of):
     assert np.abs(joined(one) - joined(two)).max() < 1e-4
 
 
+def test_a_resumed_stream_takes_its_passes_one_by_one_too(helios_of, tmp_path, monkeypatch):
+    from helios.sampling.rollout import TwoPasses
+
+    helios, batches = helios_of("base"), []
+    velocity = helios.transformer.velocity
+
+    def watched(x_BCTHW, *given):
+        batches.append(len(x_BCTHW))
+        return velocity(x_BCTHW, *given)
+
+    monkeypatch.setattr(helios.transformer, "velocity", watched, raising=False)
+    session = helios.session(PROMPT, num_frames=33, layout=TwoPasses(), steps=(2,), seed=3, **SIZE)
+    list(session)
+    list(helios.resume(session.save(tmp_path / "s.session"), num_frames=34, layout=TwoPasses()))
+    assert batches == [1] * 8
+
+
 def test_cancelling_keeps_the_finished_chunks(fast):
     helios, how = fast
     session = helios.session(PROMPT, num_frames=330, **how)
@@ -323,6 +340,41 @@ def test_a_batch_or_a_picture_that_is_too_much_is_named(fast, short_of_memory, m
         helios.generate(PROMPT, image=np.zeros((64, 64, 3), np.uint8), num_frames=33, **how)
 
 
+def test_a_prompt_that_finds_no_room_is_named_and_leaves_the_stream_as_it_was(tiny):
+    from helios import Helios
+
+    how = {**SIZE, "steps": (1, 1, 1), "seed": 3, "amplify_first_chunk": False}
+    helios = Helios.from_pretrained(tiny("distilled"), device="cpu", dtype="float32", prompts=PROMPT)
+    whole = helios.generate(PROMPT, num_frames=66, **how).frames
+
+    def load():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    helios.encoder._load_encoder = load
+    session = helios.session(PROMPT, num_frames=66, **how)
+    next(session)
+    with pytest.raises(GenerationError, match="out of memory at 64x64 in float32"):
+        session.set_prompt(OTHER)
+    assert np.array_equal(next(session).frames, whole[33:])
+
+
+def test_a_size_outside_training_is_said_once(fast, caplog):
+    from helios.engine.pipeline import _warn_outside_training, prepare
+
+    helios, how = fast
+    _warn_outside_training.cache_clear()
+    helios.prepare(PROMPT, **how)
+    assert caplog.text == ""  # nothing was trained
+    trained = replace(helios.info, random_weights=False)
+    size = {"height": trained.preset.height, "width": trained.preset.width}
+    prepare(trained, PROMPT, **{**how, **size}, encoder=helios.encoder)
+    assert caplog.text == ""
+    for _ in range(2):
+        prepare(trained, PROMPT, **{**how, "height": 192}, encoder=helios.encoder)
+    assert caplog.text.count("192x64 is outside training") == 1
+    assert f"was trained at {size['height']}x{size['width']} " in caplog.text
+
+
 def test_a_model_that_is_too_large_is_named(fast, monkeypatch):
     from helios.engine.pipeline import Helios
 
@@ -353,7 +405,7 @@ def test_a_session_of_another_checkpoint_is_refused(fast, helios_of, tmp_path):
     session = helios.session(PROMPT, num_frames=33, **how)
     list(session)
     path = session.save(tmp_path / "stream.session")
-    with pytest.raises(InputError, match="belongs to another checkpoint"):
+    with pytest.raises(InputError, match=f"belongs to another checkpoint .*{helios.source}.*--model"):
         helios_of("mid").resume(path, num_frames=66)
     with pytest.raises(InputError, match="already has 33 frames"):
         helios.resume(path)
@@ -379,7 +431,7 @@ def test_sessions_that_do_not_say_their_precision_are_taken_up(fast, tmp_path, c
     helios, how = fast
     session = helios.session(PROMPT, num_frames=33, **how)
     list(session)
-    path = replace(session.state(), precision=None).save(tmp_path / "early.session")
+    path = replace(session.state(), precision=None, source=None).save(tmp_path / "early.session")
     assert len(joined(helios.resume(path, num_frames=34))) == 1 and caplog.text == ""
 
 
