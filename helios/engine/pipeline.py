@@ -126,13 +126,18 @@ def check(
 ) -> Prepared:
     """Check a whole request against a checkpoint and read its image or video. Loads no weights.
 
-    A frame size that the checkpoint was not trained at is taken with a warning.
+    A frame size that the checkpoint was not trained at, and words that its tokenizer does not know, are taken with a
+    warning.
 
     Args:
         encoder: counts the tokens of the prompts; the checkpoint's own if left out (its tokenizer is read).
     Raises: InputError, one sentence, for anything that cannot work.
     """
-    _check_prompts(request, encoder or _loaders(info).load_prompt_encoder(info, device="cpu", dtype=torch.float32))
+    encoder = encoder or _loaders(info).load_prompt_encoder(info, device="cpu", dtype=torch.float32)
+    _check_prompts(request, encoder)
+    if not info.random_weights:
+        told = [prompt for timeline in request.timelines for prompt in timeline.prompts]
+        _warn_unknown_words(tuple(word for prompt in told for word in encoder.spelled(prompt)))
     plan = plan_for(info, request)
     trained = info.preset.height, info.preset.width
     if (request.height, request.width) != trained and not info.random_weights:
@@ -149,6 +154,14 @@ def check(
     )
     request = replace(request, inputs=describe_inputs(image=image, video=video))
     return Prepared(request=request, plan=plan, start=start)
+
+
+@cache
+def _warn_unknown_words(words: tuple[str, ...]) -> None:
+    """Once for the same words in this process."""
+    if words:
+        listed = ", ".join(map(repr, dict.fromkeys(words)))
+        logger.warning("the model has not learnt the words %s: it reads them letter by letter", listed)
 
 
 @cache

@@ -168,7 +168,7 @@ class VaeStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainStage:
-    """Text to video on single chunks, without a past.
+    """Text to video on single chunks.
 
     Args:
         excerpts: which parts of a chunk the steps see, how often each, and under how much noise; their shares add up

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from helios import Helios
-from helios.checkpoints import resolve
+from helios.checkpoints import inspect, resolve
 from helios.checkpoints.embedded import EMBEDDED
 from helios.data.toy import ToyClips, score
+from helios.engine.pipeline import prepare
 from helios.engine.session import FloatPixels
 from tests.engine.published import STEPS, arguments, load_published, run_published
 
@@ -56,3 +57,11 @@ def test_the_default_model_draws_what_the_sentence_says():
 def test_the_package_stays_light():
     total = sum(file.stat().st_size for file in EMBEDDED.rglob("*") if file.is_file())
     assert total <= 36e6
+
+
+def test_words_that_the_small_model_never_learnt_are_named_before_it_runs(caplog):
+    info = inspect(resolve("small-distilled"))
+    prepare(info, "a big red circle moves right over the sea by day")
+    assert "has not learnt" not in caplog.text
+    prepare(info, "a red fox runs over the sea")
+    assert "the model has not learnt the words 'fox', 'runs': it reads them letter by letter" in caplog.text

@@ -3,6 +3,7 @@
 B batch, S text tokens (512, padded), E width of the text encoder.
 """
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -63,6 +64,15 @@ class PromptEncoder:
         Raises: InputError when the prompt is empty, or longer than the encoder reads (it says how much is used).
         """
         return len(self._tokenize(clean_prompt(prompt), allow_empty=allow_empty))
+
+    def spelled(self, prompt: str) -> tuple[str, ...]:
+        """Words of a prompt that the tokenizer knows by their letters alone, each once: the model has not learnt them.
+
+        Words of three letters or more in the Latin alphabet; other scripts are often read sign by sign.
+        """
+        words = re.findall(r"[^\W\d_]{3,}", clean_prompt(prompt))
+        alone = (word for word in dict.fromkeys(words) if word.isascii())
+        return tuple(word for word in alone if len(self.tokenizer.tokenize(word)) > len(word))
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text-to-video pretraining of a small backbone: rectified flow on single chunks, without a past.
+"""Text-to-video pretraining of a small backbone: rectified flow on single chunks, without a past or after an empty one.
 
 It makes our stand-in for the pretrained model that stage 1 starts from; the text encoder can be trained along.
 
