@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,21 @@ def test_the_same_command_again_exports_the_same_model(workspace):
     before = file.read_bytes()
     result = run_phase(phase("stage1_init"), workspace, device="cpu")
     assert result.run.step == 2 and file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_phase_that_was_stopped_half_way_ends_in_the_same_weights(workspace, name):
+    """Whatever the method and the optimiser: Muon for most, AdamW for the rest, two players in the last two."""
+    whole = phase(name)
+    half = replace(whole, name=f"{name}_stopped", run=replace(whole.run, steps=1, save_every=1))
+    run_phase(half, workspace, device="cpu")
+    run_phase(replace(half, run=replace(half.run, steps=2)), workspace, device="cpu")
+    place = Path("checkpoints") / "step-00000002"
+    for kind in ("weights", "optimizer", "ema"):
+        wanted, got = (
+            load_file(workspace / folder / place / f"{kind}.safetensors") for folder in (name, f"{name}_stopped")
+        )
+        assert set(got) == set(wanted) and all(torch.equal(got[key], wanted[key]) for key in wanted), kind
 
 
 def test_a_lora_phase_exports_an_adapter_and_a_merged_model_that_agree(workspace):
