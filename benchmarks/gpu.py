@@ -27,7 +27,8 @@ from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_ra
 from helios.device import resolve_device
 from helios.engine.acceleration import CompiledBlocks
 from helios.engine.pace import DecodeAhead
-from helios.engine.pipeline import Helios, Prepared, prepare
+from helios.engine.pipeline import Helios
+from helios.engine.prepare import Prepared, prepare
 from helios.models.vae import HeliosVAE
 
 Found = tuple[Any, str, bool]  # JSON, one line of the table, and whether it is as it must be

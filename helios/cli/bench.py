@@ -62,7 +62,8 @@ def speed(
     """
     from helios.bench.speed import SpeedConfig, markdown, measure_speed
     from helios.engine.pace import DecodeAhead, InTurn
-    from helios.engine.pipeline import Helios, prepare
+    from helios.engine.pipeline import Helios
+    from helios.engine.prepare import prepare
 
     pace, accelerations = DecodeAhead() if ahead else InTurn(), parse_accelerations(accelerate)
     config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace)

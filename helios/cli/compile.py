@@ -24,7 +24,8 @@ def compile_blocks(
     Example: `helios compile -m helios-distilled -o packages`
     """
     from helios.engine.packages import build_packages
-    from helios.engine.pipeline import Helios, prepare
+    from helios.engine.pipeline import Helios
+    from helios.engine.prepare import prepare
 
     info = find_model(model)
     prepared = prepare(info, "a red circle moves right", height=height, width=width)

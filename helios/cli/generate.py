@@ -123,7 +123,7 @@ def generate(
     run = Run.read(repeat, model, revision=revision, offline=offline)
     inputs = run.inputs_or(image=image, video=video)
 
-    from helios.engine.pipeline import check, prepare
+    from helios.engine.prepare import check, prepare
 
     if run.request is not None:
         prepared = check(run.info, run.request, **inputs)

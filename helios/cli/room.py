@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.memory import Footprint, Room, Verdict
     from helios.engine.pace import Pace
-    from helios.engine.pipeline import Prepared
+    from helios.engine.prepare import Prepared
 
 logger = logging.getLogger(__name__)
 

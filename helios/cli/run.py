@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
     from helios.engine.pace import Pace
-    from helios.engine.pipeline import Helios, Prepared
+    from helios.engine.pipeline import Helios
     from helios.engine.precision import Precision
+    from helios.engine.prepare import Prepared
     from helios.engine.request import Request
     from helios.engine.session import Decoding, PixelFormat, Session
     from helios.engine.state import SessionState
@@ -213,7 +214,7 @@ class Run:
         Raises: InputError.
         """
         from helios.conditioning.timeline import Cue, change_of
-        from helios.engine.pipeline import check
+        from helios.engine.prepare import check
 
         change = change_of(blend)
         request = stream.extended(num_frames, identity=self.info.identity, path=path).request

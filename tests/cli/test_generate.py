@@ -196,7 +196,7 @@ def room(monkeypatch, tiny):
     from helios.checkpoints import inspect
     from helios.device import HostMemory
     from helios.engine.memory import Room, footprint, judge
-    from helios.engine.pipeline import prepare
+    from helios.engine.prepare import prepare
 
     info, cpu = inspect(tiny("distilled")), torch.device("cpu")
     plan = prepare(info, PROMPT, height=64, width=64).plan

@@ -359,7 +359,7 @@ def test_a_prompt_that_finds_no_room_is_named_and_leaves_the_stream_as_it_was(ti
 
 
 def test_a_size_outside_training_is_said_once(fast, caplog):
-    from helios.engine.pipeline import _warn_outside_training, prepare
+    from helios.engine.prepare import _warn_outside_training, prepare
 
     helios, how = fast
     _warn_outside_training.cache_clear()

@@ -7,7 +7,7 @@ from helios import Helios
 from helios.checkpoints import inspect, resolve
 from helios.checkpoints.embedded import EMBEDDED
 from helios.data.toy import ToyClips, score
-from helios.engine.pipeline import prepare
+from helios.engine.prepare import prepare
 from helios.engine.session import FloatPixels
 from tests.engine.published import STEPS, arguments, load_published, run_published
 

@@ -17,7 +17,8 @@ from helios.checkpoints.load import weightless
 from helios.checkpoints.synthetic import SyntheticInfo
 from helios.device import synchronize
 from helios.engine.pace import InTurn, Pace
-from helios.engine.pipeline import Helios, Prepared
+from helios.engine.pipeline import Helios
+from helios.engine.prepare import Prepared
 from helios.engine.session import FloatPixels
 from helios.engine.video import ChunkTimings
 from helios.engine.watch import Stopwatch

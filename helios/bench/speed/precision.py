@@ -12,7 +12,8 @@ from torch import Tensor
 
 from helios.checkpoints import load_vae
 from helios.checkpoints.synthetic import SyntheticInfo
-from helios.engine.pipeline import Helios, Prepared
+from helios.engine.pipeline import Helios
+from helios.engine.prepare import Prepared
 from helios.models.vae import HeliosVAE
 
 

@@ -19,7 +19,8 @@ from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
 from helios.device import device_memory, host_memory, reset_peak
 from helios.engine.pace import InTurn, Pace
-from helios.engine.pipeline import Helios, Prepared
+from helios.engine.pipeline import Helios
+from helios.engine.prepare import Prepared
 from helios.errors import InputError
 
 AGAINST = ("diffusers", "diffusers-compiled")

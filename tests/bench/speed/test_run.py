@@ -16,7 +16,8 @@ from helios.bench.speed.work import ChunkWork
 from helios.checkpoints import synthetic_info
 from helios.cli.main import run
 from helios.engine.pace import DecodeAhead
-from helios.engine.pipeline import Helios, prepare
+from helios.engine.pipeline import Helios
+from helios.engine.prepare import prepare
 from helios.errors import InputError
 
 ROOT = Path(__file__).parents[3]
