@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from helios.checkpoints import Variant, inspect, resolve, synthetic_info, transformer_shapes
+from helios.checkpoints.hub import RELEASED
 from helios.checkpoints.layout import MEMORY_PATCHES, TEXT_ENCODER, VAE
 from helios.errors import InputError
 from helios.models.transformer.config import TransformerConfig
@@ -210,7 +211,7 @@ def moment_numbers(optim: OptimConfig | MuonConfig, trained: Shapes) -> int:
 
 
 def sizes_of(start: Start) -> Sizes:
-    """Of a start; Wan's are those of the 14B model."""
+    """Of a start; Wan's and those of the released names are the 14B model's, so nothing is downloaded to estimate."""
     if isinstance(start, Scratch):
         model = start.model
         text, vae = _small_text(start), _shapes_of(model.vae.build().module)
@@ -222,7 +223,8 @@ def sizes_of(start: Start) -> Sizes:
             text=text,
             copied=4 * (_numbers(text) + _numbers(vae)),
         )
-    info = inspect(resolve(start.source)) if isinstance(start, Checkpoint) else synthetic_info("14b-random-base")
+    released = not isinstance(start, Checkpoint) or start.source.lower() in RELEASED
+    info = synthetic_info("14b-random-base") if released else inspect(resolve(start.source))
     return Sizes(
         transformer=TransformerConfig.from_dict(info.transformer_config),
         geometry=info.geometry,

@@ -43,6 +43,9 @@ def test_a_dry_run_counts_and_writes_nothing(capsys, tmp_path, monkeypatch):
     assert run(["train", "helios_14b.stage1_init", "--dry-run", "--json", "--devices", "64"]) == 0
     (facts,) = json.loads(capsys.readouterr().out)
     assert facts["settings"]["run"]["steps"] == 5500 and facts["estimate"]["parameters"] == 14_312_427_584
+    assert run(["train", "finetune_14b.lora", "--dry-run", "--json"]) == 0  # without a network
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["estimate"]["parameters"] == 14_312_427_584
     assert list(tmp_path.iterdir()) == []
 
 
