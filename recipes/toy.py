@@ -239,13 +239,13 @@ def pretrain_many() -> Phase:
     return replace(
         base,
         name="pretrain_many",
-        stage=PretrainStage(
+        stage=replace(
+            base.stage,
             excerpts=(
                 Excerpt(share=0.4, shrink=4, law=LogitNormal(mean=-0.8, std=1.2)),
                 Excerpt(share=0.45, shrink=2, law=LogitNormal(mean=-1.2, std=1.2)),
                 Excerpt(share=0.15, frames=SparseFrames(most=3, adjacent=0.5), law=LogitNormal(mean=-0.7, std=1.2)),
             ),
-            past=EmptyPast(),
         ),
         start=After(phase="pretrain_times"),
         data=replace(

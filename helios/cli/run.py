@@ -308,8 +308,10 @@ def _whole_chunks(session: "Session") -> "Iterator[Chunk]":
         pieces.append(piece)
         done, chunk_frames = session.frames_done, session.plan.geometry.chunk_frames
         if done % chunk_frames == 0 or done == session.request.num_frames:
-            frames_BFHWC = np.concatenate([each.frames_BFHWC for each in pieces], axis=1)
-            yield replace(piece, first_frame=pieces[0].first_frame, frames_BFHWC=frames_BFHWC)
+            if len(pieces) > 1:
+                frames_BFHWC = np.concatenate([each.frames_BFHWC for each in pieces], axis=1)
+                piece = replace(piece, first_frame=pieces[0].first_frame, frames_BFHWC=frames_BFHWC)
+            yield piece
             pieces = []
 
 

@@ -57,6 +57,7 @@ def _draw(file: Path, sheet: Path, columns: int) -> None:
 
     last = sum(1 for _ in stream_frames(file, fps=None)) - 1
     picks = [i * last // max(1, 2 * columns - 1) for i in range(2 * columns)]
-    kept = {i: frame_HWC for i, frame_HWC in enumerate(stream_frames(file, fps=None)) if i in set(picks)}
+    wanted = set(picks)
+    kept = {i: frame_HWC for i, frame_HWC in enumerate(stream_frames(file, fps=None)) if i in wanted}
     contact_sheet([kept[i] for i in picks], columns, sheet, labels=[f"frame {i}" for i in picks])
     typer.echo(str(sheet))

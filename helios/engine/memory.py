@@ -119,9 +119,7 @@ def footprint(
     return Footprint(
         dtype=dtype,
         vae_dtype=vae_dtype,
-        transformer=_weights(info, TRANSFORMER, dtype, keeps_float32),
-        vae=_weights(info, VAE, vae_dtype),
-        text_encoder=_weights(info, TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
+        **_weights_by_part(info, dtype, vae_dtype),
         text_encoding=_text_encoding_bytes(info),
         prompt=_prompt_bytes(info, plan, dtype, batch),
         history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD)),
@@ -148,16 +146,18 @@ def at_most(
     step = copies * tokens * (_ROWS_AT_ONCE * width + 2 * config["ffn_dim"])
     pixels = plan.geometry.chunk_frames * plan.height * plan.width
     decode = pixels * _MAPS_AT_ONCE * max(vae["base_dim"], vae.get("decoder_base_dim") or 0)
-    weights = sum(
-        _weights(info, component, kept, keeps)
-        for component, kept, keeps in (
-            (TRANSFORMER, dtype, keeps_float32),
-            (VAE, vae_dtype, lambda name: False),
-            (TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
-        )
-    )
+    weights = sum(_weights_by_part(info, dtype, vae_dtype).values())
     working = _text_encoding_bytes(info) + batch * (step + decode) * torch.float32.itemsize
     return weights + _prompt_bytes(info, plan, dtype, batch) + working
+
+
+def _weights_by_part(info: CheckpointInfo, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, int]:
+    """Under the names of a :class:`Footprint`."""
+    return {
+        "transformer": _weights(info, TRANSFORMER, dtype, keeps_float32),
+        "vae": _weights(info, VAE, vae_dtype),
+        "text_encoder": _weights(info, TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
+    }
 
 
 def _text_encoding_bytes(info: CheckpointInfo) -> int:

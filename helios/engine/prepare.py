@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,9 @@ def check(
     return Prepared(request=request, plan=plan, start=start)
 
 
-@cache
+@lru_cache(maxsize=256)  # a service that runs for months sees ever new prompts
 def _warn_unknown_words(words: tuple[str, ...]) -> None:
-    """Once for the same words in this process."""
+    """Once for the same words, unless many others came between."""
     if words:
         listed = ", ".join(map(repr, dict.fromkeys(words)))
         logger.warning("the model has not learnt the words %s: it reads them letter by letter", listed)

@@ -207,8 +207,7 @@ class _Builder:
             optim=stage.critic_optim,
             first_steps=first_steps,
         )
-        one_at_a_time = [model, scores.fake.module] if stage.one_at_a_time else None
-        turns = Resident() if one_at_a_time is None else OneAtATime(one_at_a_time, self.device)
+        turns = OneAtATime([model, scores.fake.module], self.device) if stage.one_at_a_time else Resident()
         method = Dmd(player, critic, network, scores, captions, plan, stage.config, adversary, turns)
         built = self._built(method, model, network, captions)
         _check_sizes(built.dataset, plan)

@@ -1,7 +1,7 @@
 """What stops a training run that had started."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,12 @@ class TrainingError(GenerationError):
 
 
 @contextmanager
-def naming_shortage(step: int, kept: str) -> Iterator[None]:
+def naming_shortage(step: int, kept: Callable[[], str]) -> Iterator[None]:
     """Around a step: turns an allocator's error into one that says what needs less.
 
     Args:
         step: which one.
-        kept: what is safe on the disk, for the message.
+        kept: says what is safe on the disk, for the message; asked only then, since it reads the disk.
     Raises: TrainingError.
     """
     try:
@@ -30,7 +30,7 @@ def naming_shortage(step: int, kept: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory at step {step}; {kept}: raise run.accumulate (the batch stays what it is), set "
+            f"out of memory at step {step}; {kept()}: raise run.accumulate (the batch stays what it is), set "
             "recompute=true, train an adapter, or lower run.batch_size; `helios train RECIPE --dry-run` estimates each"
         ) from error
 

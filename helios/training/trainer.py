@@ -176,7 +176,7 @@ class Trainer:
         try:
             self._probe_if_due(record)  # of a run that was killed between a checkpoint and its probe
             while self.step < self.config.steps and not self._out_of_time(clock):
-                with naming_shortage(self.step, self.checkpoints.last_good()):
+                with naming_shortage(self.step, self.checkpoints.last_good):
                     numbers = self._step()
                 clock.tick()
                 self._report(record, clock, numbers)
