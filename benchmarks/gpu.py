@@ -26,6 +26,7 @@ from helios.bench.speed.precision import decode_psnr
 from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_random_checkpoint
 from helios.device import resolve_device
 from helios.engine.acceleration import CompiledBlocks
+from helios.engine.approximation import Fp8Linears, ReusedHistory
 from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import Prepared, prepare
@@ -215,6 +216,9 @@ def measure(device: torch.device, model: str, scale: Scale, report: Report) -> N
         step("bf16 VAE ahead 1+1+1", half, steps=1, pace=DecodeAhead())
         half.accelerate(CompiledBlocks())
         step("bf16 VAE compiled 1+1+1", half, steps=1)
+    # Last, since nothing takes them back.
+    step("bf16 VAE fp8 1+1+1", half, steps=1, approximations=(Fp8Linears(),))
+    step("bf16 VAE fp8 history 1+1+1", half, steps=1, approximations=(ReusedHistory(),))
 
 
 def _out_of_time(*_) -> None:

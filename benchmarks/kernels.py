@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from helios.errors import InputError
-from helios.ops import adaln, attention, conv3d, gelu, linear, rms_norm, rope
+from helios.ops import adaln, attention, conv3d, fp8_linear, gelu, linear, rms_norm, rope
 from helios.ops.backends import backends
 
 RUNS = (37, 90)  # odd on purpose: history and noisy tokens
@@ -38,7 +38,8 @@ TAKES: dict[tuple[str, str], Callable[[torch.device, torch.dtype], bool]] = {
 class Operation:
     """One operation: how it is called with a backend, and its inputs.
 
-    Those named ``wide`` stay float32; those named ``constant`` are never trained.
+    Those named ``wide`` stay float32; those named ``constant`` are never trained, and ``trains`` is False for an operation
+    without a gradient.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Operation:
     wide: tuple[int, ...] = ()
     constant: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
+    trains: bool = True
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """Fresh normal numbers, never zeros."""
@@ -59,6 +61,15 @@ def operations() -> list[Operation]:
     x, rows, table = (2, tokens, heads * width), (1, 2, heads * width), (1, tokens, width // 2, 2)
     return [
         Operation(name="linear", call=linear.linear, shapes=(x, (200, x[-1]), (200,)), names=tuple(backends("linear"))),
+        Operation(
+            name="fp8_linear",
+            call=lambda x, weight, bias, backend: fp8_linear.fp8_linear(
+                x, *fp8_linear.quantise_rows(weight), bias, backend=backend
+            ),
+            shapes=(x, (208, x[-1]), (208,)),
+            names=tuple(backends("fp8_linear")),
+            trains=False,
+        ),
         Operation(
             name="rms_norm",
             call=partial(rms_norm.rms_norm, eps=1e-6),
@@ -131,7 +142,7 @@ def _check(op: Operation, backend: str, device: torch.device, dtype: torch.dtype
         note = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         return {"ok": _may_refuse(op.name, backend, error, device, dtype), "error": None, "note": note}
     worst = _distance(out, expected)
-    if backend == "auto":
+    if backend == "auto" and op.trains:
         worst = max(worst, *(_backward_distance(op, inputs, expected, constant) for constant in {(), op.constant}))
     return {"ok": worst <= TOLERANCE[dtype], "error": worst, "note": ""}
 

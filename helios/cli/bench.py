@@ -9,12 +9,14 @@ import typer
 from helios.cli.options import (
     AccelerateOption,
     AheadOption,
+    ApproximateOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
     find_model,
     parse_accelerations,
+    parse_approximations,
     parse_steps,
 )
 from helios.errors import InputError
@@ -49,6 +51,7 @@ def speed(
     vae_dtype: Annotated[str, typer.Option("--vae-dtype", help="`float32` as published, or `bfloat16`.")] = "float32",
     vae_device: Annotated[str | None, typer.Option("--vae-device", help="Another device for the VAE.")] = None,
     accelerate: AccelerateOption = None,
+    approximate: ApproximateOption = None,
     ahead: AheadOption = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write NAME.json, NAME.md and NAME.png.")] = None,
     as_json: JsonOption = False,
@@ -66,7 +69,8 @@ def speed(
     from helios.engine.prepare import prepare
 
     pace, accelerations = DecodeAhead() if ahead else InTurn(), parse_accelerations(accelerate)
-    config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace)
+    nearly = parse_approximations(approximate) or ()
+    config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace, approximations=nearly)
     if threads is not None:
         _use_threads(threads)
     if out is not None:

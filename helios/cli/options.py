@@ -10,6 +10,7 @@ from helios.errors import InputError
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
+    from helios.engine.approximation import Approximation
     from helios.engine.session import Decoding
 
 ModelOption = Annotated[
@@ -35,6 +36,15 @@ AccelerateOption = Annotated[
         metavar="HOW",
         help="The same video sooner: `fused` (one product for queries, keys and values), `compiled` (the first chunk "
         "waits for the compiler), `fused,compiled`, or a folder that `helios compile` made.",
+    ),
+]
+ApproximateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--approximate",
+        metavar="HOW",
+        help="Nearly the same video sooner: `history` (its keys and values once per chunk), `fp8` (8-bit products, for "
+        "GPUs that have them), `history,fp8`. The first chunk is made exactly too, and the difference is said.",
     ),
 ]
 AheadOption = Annotated[
@@ -84,6 +94,21 @@ def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
     if Path(how).is_dir():
         return (PackagedBlocks(folder=how),)
     raise InputError(f"accelerate={how!r} is unknown: use {', '.join(known)}, or a folder that helios compile made")
+
+
+def parse_approximations(how: str | None) -> "tuple[Approximation, ...] | None":
+    """``history``, ``fp8``, or both with a comma between them; ``none`` for none, None for what was recorded.
+
+    Raises: InputError for anything else.
+    """
+    from helios.engine.approximation import APPROXIMATIONS, named
+
+    if how is None or how == "none":
+        return None if how is None else ()
+    asked = how.split(",")
+    if not set(asked) <= set(APPROXIMATIONS):
+        raise InputError(f"approximate={how!r} is unknown: use {', '.join(APPROXIMATIONS)}, both with a comma, or none")
+    return named([name for name in APPROXIMATIONS if name in asked])
 
 
 def parse_decoding(how: str) -> "Decoding":

@@ -9,6 +9,7 @@ from helios.cli.options import (
     AccelerateOption,
     AheadOption,
     AnywayOption,
+    ApproximateOption,
     DecodeOption,
     DeviceOption,
     DtypeOption,
@@ -38,6 +39,7 @@ def resume(
     dtype: DtypeOption = "auto",
     vae_dtype: VaeDtypeOption = None,
     accelerate: AccelerateOption = None,
+    approximate: ApproximateOption = None,
     decode: DecodeOption = "whole",
     ahead: AheadOption = False,
     anyway: AnywayOption = False,
@@ -50,8 +52,8 @@ def resume(
 ) -> None:
     """Go on with a saved stream. The frames are those that an uninterrupted run would have made.
 
-    It goes on with the model and in the precision it was made with, unless `--model`, `--dtype` or `--vae-dtype` say
-    otherwise.
+    It goes on with the model, in the precision and with the approximations it was made with, unless `--model`, `--dtype`,
+    `--vae-dtype` or `--approximate` say otherwise.
 
     Example: `helios resume story.session --num-frames 400 --prompt "and it snows" -o more.mp4`
     """
@@ -60,6 +62,7 @@ def resume(
         dtype=dtype,
         vae_dtype=vae_dtype,
         accelerate=accelerate,
+        approximate=approximate,
         decode=decode,
         ahead=ahead,
         anyway=anyway,

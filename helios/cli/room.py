@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from helios.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import torch
 
     from helios.checkpoints import CheckpointInfo
@@ -27,6 +29,7 @@ def check_room(
     pace: "Pace",
     early: bool,
     anyway: bool,
+    approximations: "Collection[str]" = (),
 ) -> None:
     """Refuse a run whose prompts are encoded first when there is no room for it; say so when only that makes it fit.
 
@@ -34,11 +37,13 @@ def check_room(
         room: what the machine has free.
         early: frames are decoded early, which takes less than whole chunks.
         anyway: warn instead of refusing.
+        approximations: names of those that the run is made with.
     Raises: InputError with what is needed, what is free, and what would need less.
     """
     from helios.engine.memory import at_most, footprint, gib, judge, on_device
 
     run = {"dtype": dtype, "vae_dtype": vae_dtype, "batch": len(prepared.request.seeds)}
+    run["approximations"] = approximations
     amply = on_device(at_most(info, prepared.plan, **run), room.device) <= room.for_a_run
     if amply and room.host_suffices:
         return

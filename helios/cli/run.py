@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from helios.cli.options import parse_accelerations, parse_decoding
+from helios.cli.options import parse_accelerations, parse_approximations, parse_decoding
 from helios.cli.progress import Quiet, reporter
 from helios.cli.room import check_room
 from helios.errors import InputError
@@ -17,6 +17,7 @@ from helios.errors import InputError
 if TYPE_CHECKING:
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
+    from helios.engine.approximation import Approximation
     from helios.engine.pace import Pace
     from helios.engine.pipeline import Helios
     from helios.engine.precision import Precision
@@ -77,6 +78,7 @@ class Setup:
     dtype: str
     vae_dtype: str | None
     accelerations: "tuple[Acceleration, ...]"
+    approximations: "tuple[Approximation, ...] | None"
     decoding: "Decoding"
     pace: "Pace"
     anyway: bool
@@ -88,23 +90,29 @@ class Setup:
         dtype: str,
         vae_dtype: str | None,
         accelerate: str | None,
+        approximate: str | None,
         decode: str,
         ahead: bool,
         anyway: bool,
     ) -> "Setup":
-        """Raises: InputError for a device, precision, acceleration or way of decoding that is not here."""
+        """Raises: InputError for a device, precision, way of computing or way of decoding that is not here."""
         from helios.device import resolve_device
         from helios.engine.pace import DecodeAhead, InTurn
+        from helios.engine.packages import PackagedBlocks
         from helios.engine.pipeline import parse_dtype
 
         target = resolve_device(device)
         for name in (dtype, vae_dtype or "auto"):
             parse_dtype(name, target)
+        accelerations, approximations = parse_accelerations(accelerate), parse_approximations(approximate)
+        if approximations and any(isinstance(each, PackagedBlocks) for each in accelerations):
+            raise InputError(f"the packages in {accelerate!r} hold the exact blocks: leave them or --approximate out")
         return Setup(
             device=device,
             dtype=dtype,
             vae_dtype=vae_dtype,
-            accelerations=parse_accelerations(accelerate),
+            accelerations=accelerations,
+            approximations=approximations,
             decoding=parse_decoding(decode),
             pace=DecodeAhead() if ahead else InTurn(),
             anyway=anyway,
@@ -116,13 +124,14 @@ class Setup:
         return {"decoding": self.decoding, "pace": self.pace}
 
     def load(self, run: "Run", prepared: "Prepared", recorded: "Precision | None") -> "Helios":
-        """Load a run's checkpoint, in the precision that was recorded where the options say none.
+        """Load a run's checkpoint, with the precision and the approximations recorded where the options say none.
 
         The prompts are encoded first, so that the text encoder is gone when the other weights come.
 
         Raises: InputError when the machine has no room for the run.
         """
         from helios.device import resolve_device
+        from helios.engine.approximation import named
         from helios.engine.memory import Room
         from helios.engine.pipeline import Helios, lasting_name, parse_dtype
         from helios.engine.precision import Precision
@@ -133,10 +142,16 @@ class Setup:
         vae_dtype = parse_dtype(self.vae_dtype or usual.vae_dtype, device)
         early = isinstance(self.decoding, EarlyFrames)
         how = {"dtype": dtype, "vae_dtype": vae_dtype}
-        check_room(run.info, prepared, Room.of(device), **how, pace=self.pace, early=early, anyway=self.anyway)
+        nearly = named(usual.approximations) if self.approximations is None else self.approximations
+        room, names = Room.of(device), [each.name for each in nearly]
+        asked = {"pace": self.pace, "early": early, "anyway": self.anyway, "approximations": names}
+        check_room(run.info, prepared, room, **how, **asked)
         source = lasting_name(run.source)
         helios = Helios.from_info(run.info, device=device, **how, prompts=prepared.prompts, source=source)
-        return helios.accelerate(*self.accelerations)
+        helios.accelerate(*self.accelerations)
+        if nearly:
+            say_difference(names, helios.approximate(prepared, *nearly))
+        return helios
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +238,11 @@ class Run:
             cue = Cue(chunk=stream.rollout.chunk + 1, prompt=prompt, change=change)
             request = replace(request, timelines=tuple(timeline.with_cue(cue) for timeline in request.timelines))
         return check(self.info, request)
+
+
+def say_difference(names: Sequence[str], psnr_db: float) -> None:
+    """What approximations cost, on stderr."""
+    typer.echo(f"{' and '.join(names)}: the first chunk is {psnr_db:.1f} dB (PSNR) from the exact one", err=True)
 
 
 def _recorded(kind: str, entry: Mapping[str, str | None]) -> Path:

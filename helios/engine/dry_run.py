@@ -4,13 +4,14 @@ before anything is loaded.
 B batch, C channels, T latent frames, H W latent height and width, S text tokens, E text width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from helios.conditioning.history import History
+from helios.engine.approximation import ReusedHistory
 from helios.models.transformer.context import HistoryContext, TextContext
 from helios.models.transformer.model import HeliosTransformer3DModel
 from helios.models.transformer.precision import cast
@@ -29,6 +30,7 @@ class DryRun:
         batch: videos made together.
         dtype, vae_dtype: precision of the two models.
         layers: build only that many blocks, which are all alike; None for all of them.
+        approximations: names; of them ``history`` changes what is computed.
     """
 
     def __init__(
@@ -42,12 +44,15 @@ class DryRun:
         vae_dtype: torch.dtype = torch.float32,
         layers: int | None = None,
         text_tokens: int = 512,
+        approximations: Collection[str] = (),
     ) -> None:
         config = dict(transformer_config)
         config["num_layers"] = layers or config["num_layers"]
         with _META:
             self._model = cast(HeliosTransformer3DModel.from_config(config), dtype)
             self._vae = HeliosVAE.from_config(vae_config).to(dtype=vae_dtype)
+        if ReusedHistory.name in approximations:
+            self._model.reuse_history()
         self._plan, self._batch = plan, batch
         self._copies = 2 if plan.guidance.needs_negative else 1
         self._states_BSE = torch.empty(batch, text_tokens, config["text_dim"], dtype=dtype, device=_META)

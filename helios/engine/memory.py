@@ -5,7 +5,7 @@ running a chunk on shapes alone (:class:`helios.engine.dry_run.DryRun`), with th
 leaner ones of the CPU in float32 need up to a fifth less.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -18,6 +18,7 @@ from helios.checkpoints import CheckpointInfo
 from helios.checkpoints.layout import TEXT_ENCODER, TRANSFORMER, VAE
 from helios.checkpoints.load import text_encoder_keeps_float32
 from helios.device import HostMemory, device_capacity, host_memory
+from helios.engine.approximation import ReusedHistory
 from helios.engine.dry_run import DryRun
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
 from helios.engine.pace import InTurn, Pace
@@ -100,10 +101,12 @@ def footprint(
     vae_dtype: torch.dtype = torch.float32,
     batch: int = 1,
     pace: Pace = InTurn(),
+    approximations: Collection[str] = (),
 ) -> Footprint:
     """The footprint of a run of ``plan`` with ``batch`` videos; takes seconds and no memory to speak of.
 
-    ``pace`` is that of the session; on the CPU, where nothing runs beside anything, it makes no difference.
+    ``pace`` is that of the session; on the CPU, where nothing runs beside anything, it makes no difference. Of the
+    ``approximations`` (names), ``history`` keeps more; ``fp8`` needs what loading the exact weights takes.
     """
     dry = DryRun(
         info.transformer_config,
@@ -122,7 +125,8 @@ def footprint(
         **_weights_by_part(info, dtype, vae_dtype),
         text_encoding=_text_encoding_bytes(info),
         prompt=_prompt_bytes(info, plan, dtype, batch),
-        history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD)),
+        history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD))
+        + _kept_bytes(info, _bytes(history.tokens_BLD), approximations),
         levels=levels,
         decode=_peak(dry.decode),
         decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
@@ -131,7 +135,13 @@ def footprint(
 
 
 def at_most(
-    info: CheckpointInfo, plan: SamplingPlan, *, dtype: torch.dtype, vae_dtype: torch.dtype, batch: int = 1
+    info: CheckpointInfo,
+    plan: SamplingPlan,
+    *,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype,
+    batch: int = 1,
+    approximations: Collection[str] = (),
 ) -> int:
     """Bytes that no run of ``plan`` exceeds, from headers and sizes alone: at once, where :func:`footprint` takes a second.
 
@@ -148,7 +158,8 @@ def at_most(
     decode = pixels * _MAPS_AT_ONCE * max(vae["base_dim"], vae.get("decoder_base_dim") or 0)
     weights = sum(_weights_by_part(info, dtype, vae_dtype).values())
     working = _text_encoding_bytes(info) + batch * (step + decode) * torch.float32.itemsize
-    return weights + _prompt_bytes(info, plan, dtype, batch) + working
+    kept = _kept_bytes(info, copies * batch * tokens * width * dtype.itemsize, approximations)
+    return weights + _prompt_bytes(info, plan, dtype, batch) + working + kept
 
 
 def _weights_by_part(info: CheckpointInfo, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, int]:
@@ -184,6 +195,11 @@ def _prompt_bytes(info: CheckpointInfo, plan: SamplingPlan, dtype: torch.dtype, 
     # Under guidance the conditional and the unconditional prompt are kept, and both again as one batch.
     copies = 4 if plan.guidance.needs_negative else 1
     return copies * batch * _TEXT_TOKENS * per_token * dtype.itemsize
+
+
+def _kept_bytes(info: CheckpointInfo, tokens: int, approximations: Collection[str]) -> int:
+    """Keys and values that every block keeps of a history whose tokens have that many bytes."""
+    return 2 * info.transformer_config["num_layers"] * tokens if ReusedHistory.name in approximations else 0
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -66,7 +66,7 @@ def _begin(folder: Path, manifest: str) -> None:
 
 
 def _compile(block: Any, inputs: tuple, package: Path) -> None:
-    y_BLD, text, modulation_BR6D, table_BLP2, layout, _ = inputs
+    y_BLD, text, modulation_BR6D, table_BLP2, layout, *_ = inputs
     fused, block.attn1._fused = block.attn1._fused, None  # a package takes its weights by their names
     try:
         program = torch.export.export(_OnTensors(block, layout), (y_BLD, *text, modulation_BR6D, table_BLP2))
@@ -124,6 +124,11 @@ class PackagedBlocks:
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
         folder = Path(self.folder)
+        if transformer.approximations:
+            names = ", ".join(transformer.approximations)
+            raise InputError(
+                f"packages hold the exact blocks, and this model is approximate ({names}): use one of the two"
+            )
         _check(folder, _manifest(transformer))
         missing = _Missing(folder)
         for block in transformer.blocks[:-1]:
@@ -192,6 +197,7 @@ class _Packaged:
         table_BLP2: Tensor,
         layout: TokenLayout,
         noisy_only: bool = False,
+        kept: None = None,
     ) -> Tensor:
         file, elsewhere = _file(layout, y_BLD), noisy_only or isinstance(text, Tensor) or torch.is_grad_enabled()
         runner = None if elsewhere else self._runners.get(file)

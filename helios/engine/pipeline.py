@@ -15,11 +15,12 @@ from helios.checkpoints.embedded import DEFAULT, SMALL
 from helios.conditioning.picture import Motion
 from helios.device import default_dtype, resolve_device
 from helios.engine.acceleration import Acceleration
+from helios.engine.approximation import Approximation, measured_steps, psnr
 from helios.engine.pace import InTurn, Pace
 from helios.engine.precision import Precision
 from helios.engine.prepare import Prepared, loaders_of, plan_for, prepare
 from helios.engine.request import Request
-from helios.engine.session import Decoding, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
+from helios.engine.session import Decoding, FloatPixels, Parts, PixelFormat, Session, Uint8Pixels, WholeChunks
 from helios.engine.shortage import naming_shortage
 from helios.engine.state import SessionState
 from helios.engine.text import StreamText
@@ -72,7 +73,7 @@ class Helios:
     @property
     def precision(self) -> Precision:
         """The dtypes that were loaded."""
-        return Precision.of(self.transformer.dtype, self.vae.dtype)
+        return Precision.of(self.transformer.dtype, self.vae.dtype, self.transformer.approximations)
 
     @classmethod
     def from_pretrained(
@@ -155,6 +156,28 @@ class Helios:
         for acceleration in accelerations:
             acceleration.apply(self.transformer)
         return self
+
+    def approximate(self, prepared: Prepared, *approximations: Approximation) -> float:
+        """Apply approximations, in order, and measure them; see :mod:`helios.engine.approximation`.
+
+        Args:
+            prepared: the run that they are for. Its first chunk is made before and after, with four steps a level at
+                most.
+        Returns: peak signal-to-noise ratio of the approximate frames to those before, in decibels; infinite when equal.
+        Raises: InputError when one of them does not suit the model.
+        """
+        before = self._first_chunk(prepared)
+        for approximation in approximations:
+            approximation.apply(self.transformer)
+        return psnr(before, self._first_chunk(prepared))
+
+    def _first_chunk(self, prepared: Prepared) -> np.ndarray:
+        """Frames [B, F, H, W, 3], float32 in [0, 1]."""
+        steps = measured_steps(prepared.request.steps)
+        frames = self.info.geometry.chunk_frames
+        request = replace(prepared.request, num_frames=frames, steps=steps, amplify_first_chunk=False)
+        short = replace(prepared, request=request, plan=plan_for(self.info, request))
+        return next(self.open(short, pixels=FloatPixels())).frames_BFHWC
 
     def warm_up(self, prepared: Prepared) -> None:
         """Run every level of a prepared run and the decoder once, so that compilers and libraries have chosen their

@@ -102,7 +102,7 @@ class Parts:
     @property
     def precision(self) -> Precision:
         """The dtypes that were loaded."""
-        return Precision.of(self.transformer.dtype, self.vae.dtype)
+        return Precision.of(self.transformer.dtype, self.vae.dtype, self.transformer.approximations)
 
 
 class Session:

@@ -108,7 +108,8 @@ class TwoPasses:
     """One pass after the other: half the activations, for devices that are short of memory."""
 
     def condition(self, model, text: TextContext, negative: TextContext, history) -> Condition:
-        return Condition(passes=(ForwardPass(text=text, history=history), ForwardPass(text=negative, history=history)))
+        apart = history.repeat(1)  # what a pass keeps of its history is its own
+        return Condition(passes=(ForwardPass(text=text, history=history), ForwardPass(text=negative, history=apart)))
 
 
 def rollout(

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from helios.cli.main import run
-from helios.cli.options import parse_accelerations
+from helios.cli.options import parse_accelerations, parse_approximations
 from helios.engine.acceleration import CompiledBlocks, FusedProjections
+from helios.engine.approximation import Fp8Linears, ReusedHistory
 
 PROMPT = "A red circle moves slowly from left to right."
 SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--no-amplify-first-chunk", "--device", "cpu"]
@@ -266,6 +267,30 @@ def test_the_ways_to_accelerate():
     assert parse_accelerations("compiled,fused") == (FusedProjections(), CompiledBlocks())
 
 
+def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path):
+    small = ["-m", model, "-n", "66", *SMALL]
+    assert generate(PROMPT, *small, "-o", "exact.npy") == 0
+    assert generate(PROMPT, *small, "-o", "nearly.npy", "--approximate", "history,fp8", "--session", "s.session") == 0
+    said = capsys.readouterr().err
+    assert "history and fp8: the first chunk is " in said and " dB (PSNR) from the exact one" in said
+    assert json.loads((tmp_path / "nearly.npy.json").read_text())["approximations"] == ["history", "fp8"]
+    exact, nearly = np.load("exact.npy"), np.load("nearly.npy")
+    assert not np.array_equal(exact, nearly)
+    assert run(["generate", "--from", "nearly.npy.json", "-o", "again.npy", "-q"]) == 0
+    assert np.array_equal(np.load("again.npy"), nearly)
+    assert run(["generate", "--from", "nearly.npy.json", "-o", "plain.npy", "-q", "--approximate", "none"]) == 0
+    assert np.array_equal(np.load("plain.npy"), exact)
+    capsys.readouterr()
+    assert run(["resume", "s.session", "-n", "70", "-o", "rest.npy", "-q"]) == 0
+    assert "history and fp8" in capsys.readouterr().err
+
+
+def test_the_ways_to_approximate():
+    assert parse_approximations(None) is None
+    assert parse_approximations("none") == ()
+    assert parse_approximations("fp8,history") == (ReusedHistory(), Fp8Linears())
+
+
 def test_resuming_refuses_before_weights_load(model, capsys, monkeypatch, tmp_path):
     assert generate(PROMPT, "-m", model, "-n", "33", "-o", "a.npy", "--session", "s.session", *SMALL) == 0
     capsys.readouterr()
@@ -348,6 +373,10 @@ def test_an_existing_file_is_kept(model, capsys, tmp_path, no_weights):
         ([PROMPT, "--accelerate", "turbo"], "accelerate='turbo' is unknown: use fused, compiled, or a folder"),
         ([PROMPT, "--accelerate", "compiled,."], "accelerate='compiled,.'"),
         ([PROMPT, "--accelerate", "."], "'.' holds no packages: make them with helios compile"),
+        (
+            [PROMPT, "--approximate", "int4"],
+            "approximate='int4' is unknown: use history, fp8, both with a comma, or none",
+        ),
         ([PROMPT, "--out", "video.avi"], ".avi"),
         ([PROMPT, "--out", "video.mp4", "--float"], "use a name ending in .npy"),
         ([PROMPT, "--noise", "pink"], "noise='pink'"),

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +19,7 @@ from helios.bench.speed.precision import vae_psnr
 from helios.bench.speed.work import ChunkWork, count_chunk
 from helios.checkpoints import CheckpointInfo
 from helios.device import device_memory, host_memory, reset_peak
+from helios.engine.approximation import Approximation
 from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import Prepared
@@ -36,12 +38,14 @@ class SpeedConfig:
         against: other implementations to run beside ours, on the same weights in the same process.
         fps: what counts as real time.
         pace: of our engine.
+        approximations: made before measuring; their difference is part of the result. Not beside ``against``.
     """
 
     rounds: int = 7
     against: tuple[str, ...] = ()
     fps: float = 24.0
     pace: Pace = InTurn()
+    approximations: tuple[Approximation, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -49,6 +53,11 @@ class SpeedConfig:
         for name in self.against:
             if name not in AGAINST:
                 raise InputError(f"against={name!r} is unknown: use {' or '.join(AGAINST)}")
+        if self.against and self.approximations:
+            names = ", ".join(each.name for each in self.approximations)
+            raise InputError(
+                f"a comparison needs the same mathematics on both sides: measure {names} in a run of its own"
+            )
 
 
 def measure_speed(
@@ -57,9 +66,10 @@ def measure_speed(
     """Measure a prepared run and return the whole result as JSON data.
 
     Keys: ``settings``, ``machine``, ``helios`` (and one per other contender), ``ratios``, ``differences``,
-    ``vae_psnr_db``, ``roofline``, ``operations_s``, ``memory``, ``command``. Times are seconds, sizes bytes, work
+    ``vae_psnr_db``, ``approximations``, ``roofline``, ``operations_s``, ``memory``, ``command``. Times are seconds, sizes bytes, work
     floating-point operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
     """
+    approximated = _approximated(helios, prepared, config.approximations)
     warm_up_s = _timed(lambda: helios.warm_up(prepared))
     ours = HeliosContender(helios, prepared, pace=config.pace)
     memory = _memory_of(ours, helios.device)  # first: the CPU's peak is the process's, and would hold the others' too
@@ -70,7 +80,8 @@ def measure_speed(
     others = OtherWork()
     runs = _in_turns(contenders, config.rounds, progress)
     others_share = others.share()
-    work = count_chunk(helios.info.transformer_config, helios.info.vae_config, prepared.plan)
+    configs, names = (helios.info.transformer_config, helios.info.vae_config), helios.transformer.approximations
+    work = count_chunk(*configs, prepared.plan, approximations=names)
     figures = _figures(runs["helios"], config.fps)
     file_s = _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)
     figures |= {"warm_up_s": warm_up_s, "file_s": file_s}
@@ -82,11 +93,21 @@ def measure_speed(
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
         "differences": differences,
         "vae_psnr_db": vae_psnr(helios, prepared),
+        "approximations": approximated,
         "roofline": _roofline(work, machine, figures),
         "operations_s": time_by_kind(_steady_chunks(helios, prepared), helios.device),
         "memory": memory | {"growth_after_third_chunk": _growth(runs["helios"][-1].allocated)},
         "command": " ".join(["helios", *sys.argv[1:]]),
     }
+
+
+def _approximated(helios: Helios, prepared: Prepared, approximations: Sequence[Approximation]) -> dict | None:
+    """Their names and what they cost, or None without any; equal frames have no ratio."""
+    if not approximations:
+        return None
+    psnr_db = helios.approximate(prepared, *approximations)
+    names = [each.name for each in approximations]
+    return {"names": names, "first_chunk_psnr_db": psnr_db if isfinite(psnr_db) else None}
 
 
 def _memory_of(contender: Contender, device: torch.device) -> dict[str, int]:

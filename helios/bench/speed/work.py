@@ -4,7 +4,7 @@ Counted is what accelerators do. Of the backends for the CPU only one does less:
 4/9 of the products (``helios.ops.conv3d_onednn.upsample_conv2d``), 5 % less for the whole released decoder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,15 +44,22 @@ class ChunkWork:
 
 @torch.no_grad()
 def count_chunk(
-    transformer_config: Mapping[str, Any], vae_config: Mapping[str, Any], plan: SamplingPlan, *, text_tokens: int = 512
+    transformer_config: Mapping[str, Any],
+    vae_config: Mapping[str, Any],
+    plan: SamplingPlan,
+    *,
+    text_tokens: int = 512,
+    approximations: Collection[str] = (),
 ) -> ChunkWork:
-    """Count the operations of a chunk of ``plan`` on a model with these configurations."""
-    dry = DryRun(transformer_config, vae_config, plan, text_tokens=text_tokens)
+    """Count the operations of a chunk of ``plan`` on a model with these configurations, made approximate by these."""
+    dry = DryRun(transformer_config, vae_config, plan, text_tokens=text_tokens, approximations=approximations)
     kept: dict[str, Any] = {}
     text = _flops(lambda: kept.update(text=dry.encode_text()))
     history = _flops(lambda: kept.update(history=dry.encode_history()))
-    once = [_flops(partial(dry.step, level, **kept)) for level in range(plan.geometry.levels)]
-    levels = tuple(flops * steps for flops, steps in zip(once, plan.steps))
+    first = _flops(partial(dry.step, 0, **kept))  # of the chunk: with a reused history, the only one that computes it
+    later = [_flops(partial(dry.step, level, **kept)) for level in range(plan.geometry.levels)]
+    coarsest, *finer = (flops * steps for flops, steps in zip(later, plan.steps))
+    levels = (first - later[0] + coarsest, *finer)
     return ChunkWork(history=history, levels=levels, decode=_flops(dry.decode), text=text)
 
 

@@ -4,6 +4,7 @@ B batch, L video tokens, S text tokens, D width, N heads, K head width, P rotate
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from helios.ops.backends import needs_grad
 from helios.ops.linear import linear
 from helios.ops.rms_norm import rms_norm
 from helios.ops.rope import norm_rotate
+
+if TYPE_CHECKING:
+    from helios.models.transformer.context import KeptKeys
 
 TextKeys = tuple[Tensor, Tensor]
 MAX_HISTORY_GAIN = 10.0
@@ -115,7 +119,18 @@ class SelfAttention(Attention):
         if all(type(layer) is Linear for layer in layers):
             self._fused = FusedProjections.of(layers)
 
-    def forward(self, x_BLD: Tensor, table_BLP2: Tensor, layout: TokenLayout, noisy_only: bool = False) -> Tensor:
+    def split_projections(self) -> None:
+        """Take :meth:`fuse_projections` back, where a projection has been replaced: its old weights are freed."""
+        self._fused = None
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        table_BLP2: Tensor,
+        layout: TokenLayout,
+        noisy_only: bool = False,
+        kept: "KeptKeys | None" = None,
+    ) -> Tensor:
         """Attend within each segment of the layout.
 
         Args:
@@ -123,14 +138,21 @@ class SelfAttention(Attention):
             table_BLP2: rotary table of the same tokens.
             layout: the runs of the sequence.
             noisy_only: answer for the noisy tokens alone; history then gives keys and values only.
+            kept: keys and values of the history for the other steps of its chunk: taken from it where the layout has no
+                history, else put into it. For one segment.
         """
         table_of_q = layout.noisy_tokens(table_BLP2) if noisy_only else table_BLP2
         q_BLD, k_BLD, v_BLD = self._project(x_BLD, layout, noisy_only)
         gain_LN = self._history_gain(layout)
+        q_BLNK = norm_rotate(q_BLD, self.norm_q.weight, table_of_q, eps=self.eps)
+        k_BSNK = norm_rotate(k_BLD, self.norm_k.weight, table_BLP2, eps=self.eps, gain_LN=gain_LN)
+        v_BSNK = self._split(v_BLD)
+        if kept is not None:
+            k_BSNK, v_BSNK = kept.complete(k_BSNK, v_BSNK, layout.history)
         heads_BLNK = attention(
-            norm_rotate(q_BLD, self.norm_q.weight, table_of_q, eps=self.eps),
-            norm_rotate(k_BLD, self.norm_k.weight, table_BLP2, eps=self.eps, gain_LN=gain_LN),
-            self._split(v_BLD),
+            q_BLNK,
+            k_BSNK,
+            v_BSNK,
             q_lengths=layout.noisy if noisy_only else layout.lengths,
             kv_lengths=layout.lengths,
             backend=self.attention_backend,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from helios.models.transformer.attention import CrossAttention, SelfAttention, TextKeys
 from helios.models.transformer.config import TransformerConfig
+from helios.models.transformer.context import KeptKeys
 from helios.models.transformer.layers import FeedForward, LayerNorm32
 from helios.models.transformer.layout import TokenLayout
 from helios.ops.adaln import gated_residual, layer_norm_modulate
@@ -36,6 +37,7 @@ class HeliosTransformerBlock(nn.Module):
         table_BLP2: Tensor,
         layout: TokenLayout,
         noisy_only: bool = False,
+        kept: KeptKeys | None = None,
     ) -> Tensor:
         """The tokens after this block.
 
@@ -46,11 +48,12 @@ class HeliosTransformerBlock(nn.Module):
             table_BLP2: rotary table of the tokens.
             layout: the runs of the sequence.
             noisy_only: return the noisy tokens alone. Right in the last block, whose history rows nobody reads.
+            kept: as in :meth:`SelfAttention.forward`.
         """
         modulation = self.scale_shift_table[:, None] + modulation_BR6D.float()
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
         x_BLD = layer_norm_modulate(y_BLD, shift1, scale1, layout.runs, eps=self.eps)
-        attended_BLD = self.attn1(x_BLD, table_BLP2, layout, noisy_only)
+        attended_BLD = self.attn1(x_BLD, table_BLP2, layout, noisy_only, kept)
         if noisy_only:
             y_BLD = layout.noisy_tokens(y_BLD)
             gate1, shift2, scale2, gate2 = (layout.noisy_rows(row) for row in (gate1, shift2, scale2, gate2))

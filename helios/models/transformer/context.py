@@ -36,6 +36,30 @@ class HistoryLatents:
         return FramePositions(history=sizes, chunk_latent_frames=chunk_latent_frames)
 
 
+@dataclass
+class KeptKeys:
+    """Keys and values of one block's history tokens, from the first step of a chunk for its other steps.
+
+    Approximate: from the second block on history tokens have attended to the noisy ones, which change at every step.
+    """
+
+    keys_BHNK: Tensor | None = None
+    values_BHNK: Tensor | None = None
+
+    def complete(self, keys_BSNK: Tensor, values_BSNK: Tensor, history: int) -> TextKeys:
+        """Keys and values of history and noisy tokens.
+
+        Args:
+            keys_BSNK, values_BSNK: of this step: of all tokens at the first one, which is kept, of the noisy ones later.
+            history: how many of them are history.
+        """
+        if history:
+            self.keys_BHNK, self.values_BHNK = keys_BSNK[:, :history].clone(), values_BSNK[:, :history].clone()
+            return keys_BSNK, values_BSNK
+        assert self.keys_BHNK is not None and self.values_BHNK is not None, "the first step has the history"
+        return torch.cat([self.keys_BHNK, keys_BSNK], dim=1), torch.cat([self.values_BHNK, values_BSNK], dim=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class HistoryContext:
     """Encoded history of one chunk.
@@ -46,16 +70,25 @@ class HistoryContext:
         modulation_16D: time projection of timestep 0 for these tokens; None in models whose history takes
             the timestep of the chunk.
         noisy_frames: time positions of the chunk that follows; a shorter chunk takes the first of them.
+        kept: where each block keeps its history's keys and values for the other steps of the chunk; empty, the rule, in
+            a model that computes them at every step.
     """
 
     tokens_BLD: Tensor
     rotary: Rotary
     modulation_16D: Tensor | None
     noisy_frames: Frames
+    kept: tuple[KeptKeys, ...] = ()
 
     def repeat(self, n: int) -> "HistoryContext":
-        """The same history for ``n`` copies of the batch, one copy after the other."""
-        return replace(self, tokens_BLD=self.tokens_BLD.repeat(n, 1, 1), rotary=self.rotary.repeat(n))
+        """The same history for ``n`` copies of the batch, one copy after the other; nothing is kept of them yet."""
+        kept = tuple(KeptKeys() for _ in self.kept)
+        return replace(self, tokens_BLD=self.tokens_BLD.repeat(n, 1, 1), rotary=self.rotary.repeat(n), kept=kept)
+
+    @property
+    def stands_in_keys(self) -> bool:
+        """Whether every block has the keys and values of these tokens, so that the tokens themselves can stay away."""
+        return bool(self.kept) and self.kept[-1].keys_BHNK is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ B batch, C channels, T H W frames, rows, columns; L tokens, D width, E input wid
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helios.ops.fp8_linear import FLOAT8, fp8_linear, quantise_rows
 from helios.ops.gelu import gelu_tanh
 from helios.ops.linear import linear
 
@@ -18,6 +19,30 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
+
+
+class Fp8Linear(nn.Module):
+    """A linear layer in 8-bit floats: half the memory of bfloat16, approximate, for inference alone."""
+
+    weight_DE: Tensor
+    scale_D1: Tensor
+
+    def __init__(self, exact: nn.Linear) -> None:
+        """Round an exact layer's weights; its bias is taken over."""
+        super().__init__()
+        weight_DE, scale_D1 = quantise_rows(exact.weight.detach())
+        self.register_buffer("weight_DE", weight_DE)
+        self.register_buffer("scale_D1", scale_D1)
+        self.bias = exact.bias
+
+    @staticmethod
+    def suits(layer: nn.Module) -> bool:
+        """Whether a layer is a linear one of widths that float8 units take."""
+        return type(layer) is Linear and layer.in_features % 16 == 0 and layer.out_features % 16 == 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.weight_DE.dtype == FLOAT8, "8-bit weights were cast: make the model approximate after moving it"
+        return fp8_linear(input, self.weight_DE, self.scale_D1, self.bias)
 
 
 class LayerNorm32(nn.LayerNorm):

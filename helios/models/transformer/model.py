@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from helios.errors import InputError
 from helios.models.transformer.block import HeliosOutputNorm, HeliosTransformerBlock
 from helios.models.transformer.config import PATCH, QK_NORM, TransformerConfig
-from helios.models.transformer.context import HistoryContext, HistoryLatents, TextContext
+from helios.models.transformer.context import HistoryContext, HistoryLatents, KeptKeys, TextContext
 from helios.models.transformer.embedding import TimeTextEmbedding
 from helios.models.transformer.layers import Linear, patch_conv
 from helios.models.transformer.layout import TokenLayout
@@ -96,6 +96,8 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         self.norm_out = HeliosOutputNorm(config)
         self.proj_out = Linear(width, config.latent_channels_out * prod(patch))
         self.gradient_checkpointing = False
+        self.approximations: tuple[str, ...] = ()
+        self._reuses_history = False
         self._rotary = RotaryTables(tuple(config.rope_dim), config.rope_theta)
 
     def cast(self, dtype: torch.dtype) -> "HeliosTransformer3DModel":
@@ -110,6 +112,13 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         """
         for block in self.blocks:
             block.attn1.fuse_projections()
+
+    def reuse_history(self) -> None:
+        """Keep the history's keys and values of a chunk's first step for its other steps. Approximate: history tokens
+        attend to the noisy ones, and would be others at every step. Packed and trained calls compute them as before.
+        """
+        self._reuses_history = True
+        self.approximations = (*self.approximations, "history")
 
     def set_attention_backend(self, backend: str) -> None:
         """Choose the attention kernel of every block by name; see :func:`helios.ops.attention.attention`.
@@ -163,6 +172,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
             rotary=self._rotary.join(tables),
             modulation_16D=self._history_modulation(short_BLD),
             noisy_frames=positions.noisy,
+            kept=tuple(KeptKeys() for _ in self.blocks) if self._reuses_history else (),
         )
 
     def _history_modulation(self, tokens_BLD: Tensor) -> Tensor | None:
@@ -212,8 +222,11 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
             text, history, frames: as in :meth:`velocity`; shared by all chunks.
         """
         streams = [self._noisy_stream(x, history, frames) for x in xs]
-        layout = TokenLayout(0 if history is None else history.tokens_BLD.shape[1], tuple(s.length for s in streams))
         _check_batches(xs, text, history)
+        kept = () if history is None or len(xs) > 1 or torch.is_grad_enabled() else history.kept
+        if history is not None and kept and history.stands_in_keys:
+            history = None
+        layout = TokenLayout(0 if history is None else history.tokens_BLD.shape[1], tuple(s.length for s in streams))
         tokens, tables = ([], []) if history is None else ([history.tokens_BLD], [history.rotary])
         y_BLD = _cat([part for stream in streams for part in (*tokens, stream.tokens_BLD)])
         table = self._rotary.join([part for stream in streams for part in (*tables, stream.rotary)]).table_BLP2
@@ -221,7 +234,8 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         embedded_BRD, modulation_BR6D = self._time_rows(timesteps, layout, history, y_BLD)
         for index, block in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
-            y_BLD = self._run(block, y_BLD, text.of_block(index), modulation_BR6D, table, layout, last)
+            keys = kept[index] if kept else None
+            y_BLD = self._run(block, y_BLD, text.of_block(index), modulation_BR6D, table, layout, last, keys)
         y_BLD = self.proj_out(self.norm_out(y_BLD, embedded_BRD, layout.noisy))
         parts = y_BLD.split(layout.noisy, dim=1)
         return [unpatchify(part, stream.grid, PATCH) for part, stream in zip(parts, streams)]

@@ -9,13 +9,13 @@ from helios.sampling.plan import SamplingPlan
 TERA = 1e12
 
 
-def chunk(name, steps, height=384, width=640, **more):
+def chunk(name, steps, height=384, width=640, approximations=(), **more):
     info = synthetic_info(name)
     settings = {"guidance": info.preset.guidance, **more}
     plan = SamplingPlan(
         geometry=info.geometry, scheduler=info.scheduler, height=height, width=width, steps=steps, **settings
     )
-    return count_chunk(info.transformer_config, info.vae_config, plan)
+    return count_chunk(info.transformer_config, info.vae_config, plan, approximations=approximations)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,15 @@ def test_levels_cost_what_their_tokens_cost(released):
     """Per level of the architecture, less the text (2.2 each) and the savings of the last block."""
     assert [level / TERA for level in released.levels] == pytest.approx([67, 116, 354], rel=0.02)
     assert released.history / TERA < 0.1
+
+
+def test_a_reused_history_saves_125_teraflop_of_a_released_chunk(released):
+    """Its rows in levels 1 and 2; every step but the first of a longer run."""
+    reused = chunk("14b-random", (1, 1, 1), approximations=("history",))
+    assert (released.denoise - reused.denoise) / TERA == pytest.approx(125, rel=0.03)
+    assert reused.levels[0] == released.levels[0]
+    longer = chunk("14b-random", (2, 2, 2), approximations=("history",))
+    assert (2 * released.denoise - longer.denoise) / TERA == pytest.approx(304, rel=0.03)
 
 
 def test_decoding_a_released_chunk_is_69_teraflop(released):

@@ -1,0 +1,110 @@
+"""Ways to make a loaded transformer faster or smaller that change its mathematics. Each is a choice, none is made by
+default, and :meth:`helios.Helios.approximate` measures what it costs on the run it is made for.
+
+Both work with adapters; neither with packages of compiled blocks, which hold the exact ones.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, log10
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from helios.errors import InputError
+from helios.models.transformer.layers import Fp8Linear
+from helios.ops.fp8_linear import has_fp8_units
+
+if TYPE_CHECKING:
+    from helios.models.transformer.model import HeliosTransformer3DModel
+
+logger = logging.getLogger(__name__)
+
+
+class Approximation(Protocol):
+    """Changes what a transformer computes, a little."""
+
+    name: str
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        """Change a loaded transformer in place, where it will run; nothing takes it back.
+
+        Raises: InputError when it has been made approximate in the same way, or runs from packages.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ReusedHistory:
+    """Keys and values of the history are computed in the first step of each chunk and reused in its others.
+
+    Saves 23 % of the arithmetic of a released 1+1+1 chunk; keeps two tensors of the history's size per block, 2 GB for
+    the released model in bfloat16, twice that under guidance. A run with one step in all saves nothing.
+    """
+
+    name = "history"
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        _check(transformer, self.name)
+        transformer.reuse_history()
+
+
+@dataclass(frozen=True)
+class Fp8Linears:
+    """Linear layers of the blocks in 8-bit floats, weights and activations: half the memory of bfloat16, and up to twice
+    the rate on GPUs that have units for it (Ada, Hopper and later). The first and the last blocks stay exact, three of
+    forty and at most a quarter, and so does all that is outside of the blocks.
+    """
+
+    name = "fp8"
+
+    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+        _check(transformer, self.name)
+        if not has_fp8_units(transformer.device):
+            logger.warning(
+                "%s has no units for 8-bit floats: the video is what they would make, later instead of sooner",
+                transformer.device,
+            )
+        layers = len(transformer.blocks)
+        exact = min(3, layers // 4)
+        for block in transformer.blocks[exact : layers - exact]:
+            for parent in list(block.modules()):
+                for name, layer in list(parent.named_children()):
+                    if Fp8Linear.suits(layer):
+                        setattr(parent, name, Fp8Linear(layer))
+            block.attn1.split_projections()
+        transformer.approximations = (*transformer.approximations, self.name)
+
+
+APPROXIMATIONS: dict[str, Approximation] = {each.name: each for each in (ReusedHistory(), Fp8Linears())}
+_MOST_STEPS = 4
+
+
+def named(names: Sequence[str]) -> tuple[Approximation, ...]:
+    """The approximations of these names.
+
+    Raises: InputError when there is none of a name.
+    """
+    unknown = [name for name in names if name not in APPROXIMATIONS]
+    if unknown:
+        raise InputError(f"approximation {unknown[0]!r} is unknown: use {', '.join(APPROXIMATIONS)}")
+    return tuple(APPROXIMATIONS[name] for name in names)
+
+
+def measured_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Steps per level of the chunk that an approximation is measured on."""
+    return tuple(min(count, _MOST_STEPS) for count in steps)
+
+
+def psnr(expected: np.ndarray, found: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in decibels of frames in [0, 1]; infinite for equal ones."""
+    error = float(np.mean((found.astype(np.float64) - expected) ** 2))
+    return -10 * log10(error) if error else inf
+
+
+def _check(transformer: "HeliosTransformer3DModel", name: str) -> None:
+    if name in transformer.approximations:
+        raise InputError(f"the model has been made approximate by {name} already")
+    if any("forward" in vars(block) for block in transformer.blocks):
+        raise InputError(f"packages hold the exact blocks: use either them or {name}")
