@@ -113,6 +113,10 @@ class PreparedClips:
         """(chunks, height, width in pixels) of every clip; equal buckets have equal shapes. Opens no file."""
         return [(piece.chunks, piece.record["height"], piece.record["width"]) for piece in self._pieces]
 
+    def videos(self) -> list[str]:
+        """The video of every clip; clips of one video follow one another. Opens no file."""
+        return [piece.record["video"] for piece in self._pieces]
+
     def captions(self) -> tuple[str, ...]:
         """Every wording of every clip. Opens no file."""
         return tuple(self.index["captions"])

@@ -145,7 +145,9 @@ def _read(path: Path) -> tuple[dict, dict]:
             header = json.loads((file.metadata() or {}).get("helios", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot read the session file {path}: {error}") from error
+        raise InputError(
+            f"cannot read the session file {path} ({error}): give a file that --session or Session.save wrote"
+        ) from error
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise InputError(f"{path} is not a session file of this version: write one with Session.save or --session")
     return tensors, header

@@ -388,8 +388,12 @@ class _Builder:
             probes.append(replace(rolled, prompts=few, chunks=settings.long_chunks, name="long", judge=None))
         held_out = settings.clips if not isinstance(stage, OdeStage) else 0
         if held_out:
-            if held_out >= len(dataset):
-                raise InputError(f"probes keep {held_out} clips and there are {len(dataset)}: lower probes.clips")
+            trained = trained_clips(dataset, held_out)
+            if trained == 0:
+                found = f"there are {len(dataset)}, or all that are left are of the same video"
+                raise InputError(
+                    f"probes keep {held_out} clips and {found}: lower probes.clips, or prepare more videos"
+                )
             clips = [dataset[len(dataset) - held_out + place] for place in range(held_out)]
             stages = SingleStage() if self.variant is Variant.BASE else PyramidStages()
             probes.insert(
@@ -403,7 +407,21 @@ class _Builder:
                     with_history=with_history,
                 ),
             )
+            held_out = len(dataset) - trained
         return tuple(probes), held_out
+
+
+def trained_clips(dataset: Dataset, held_out: int) -> int:
+    """How many clips, from the first on, are trained when the last ``held_out`` are kept for probes: other clips of a
+    video that is held out are not trained either. 0 when nothing is left.
+    """
+    trained = max(0, len(dataset) - held_out)
+    if isinstance(dataset, PreparedClips):
+        videos = dataset.videos()
+        kept = set(videos[trained:])
+        while trained and videos[trained - 1] in kept:
+            trained -= 1
+    return trained
 
 
 @dataclass(frozen=True)

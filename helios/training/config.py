@@ -191,6 +191,9 @@ def _word(text: str, key: str) -> bool:
     return _WORDS[text.lower()]
 
 
+_SCALARS = {int: "whole number", float: "number", bool: "yes or no", str: "text", Path: "path"}
+
+
 def _scalar(kind: Any, value: Any, at: str) -> Any:
     if kind is bool:
         fits = isinstance(value, bool)
@@ -201,7 +204,8 @@ def _scalar(kind: Any, value: Any, at: str) -> Any:
     except (TypeError, ValueError):
         made, fits = None, False
     if not fits or (kind is int and isinstance(value, float) and made != value):
-        raise InputError(f"{at}={value!r} is not a {getattr(kind, '__name__', kind)}: correct the value")
+        wanted = _SCALARS.get(kind, getattr(kind, "__name__", kind))
+        raise InputError(f"{at}={value!r} is no {wanted}: correct the value")
     return made
 
 

@@ -70,6 +70,14 @@ def test_clips_cut_into_equal_pieces(data, model):
             PreparedClips(data, model.info, chunks=chunks)
 
 
+def test_pieces_of_a_held_out_video_are_not_trained(data, model):
+    from helios.training.build import trained_clips
+
+    pieces = PreparedClips(data, model.info, chunks=1)  # of the videos 0 0 1 2 2 2
+    assert [trained_clips(pieces, held_out) for held_out in range(1, 7)] == [3, 3, 3, 2, 0, 0]
+    assert trained_clips(range(6), 2) == 4  # data of another kind: every item is one of its own
+
+
 def test_the_stills_of_a_later_piece_are_its_own(folder, tmp_path, make, model):
     write_folder(tmp_path / "v", {"a.mp4": 132})
     make(tmp_path / "v", tmp_path / "out")
