@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from helios.bench.speed.precision import decode_psnr
 from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_random_checkpoint
 from helios.device import resolve_device
 from helios.engine.acceleration import CompiledBlocks
-from helios.engine.approximation import Fp8Linears, ReusedHistory
+from helios.engine.approximation import Fp8Linears, ReusedHistory, told
 from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import Prepared, prepare
@@ -156,6 +157,8 @@ def speed(helios: Helios, scale: Scale, folder: Path, name: str, *, steps: int, 
     line = f"{ours['fps']:.2f} fps, chunk {ours['chunk_p50_s']:.3f} s, first frame "
     line += f"{ours['time_to_first_frame_s']:.2f} s, {100 * reached:.0f} % of the floor, "
     line += f"peak {memory['peak_allocated'] / 2**30:.1f} GiB"
+    if result["approximations"] is not None:
+        line += f"; {told(**result['approximations'])}"
     for other, ratio in result["ratios"].items():
         line += f"; {other} {result[other]['fps']:.2f} fps, we are {ratio['wall']:.2f} times as fast"
     return result, line, True
@@ -188,20 +191,25 @@ def long_run(helios: Helios, scale: Scale) -> Found:
     return found, f"{line} chunk, chunk p99/p50 {p99 / p50:.2f}", passed
 
 
-def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
-    """Speed of the released shape: exact first, then what was chosen beyond it."""
+def load(device: torch.device, model: str, report: Report, name: str) -> Helios | None:
+    """The model with weights made on the device; None when that failed."""
     models: list[Helios] = []
 
-    def load() -> Found:
+    def made() -> Found:
         began = time.perf_counter()
         models.append(Helios.from_info(synthetic_info(model), device=device))
-        models.append(with_half_vae(models[0]))
         seconds = time.perf_counter() - began
         return {"seconds": seconds}, f"weights made in {seconds:.0f} s", True
 
-    if not report.step("load", load):
+    return models[0] if report.step(name, made) else None
+
+
+def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
+    """Speed of the released shape: exact, then what keeps its mathematics or nearly so."""
+    exact = load(device, model, report, "load")
+    if exact is None:
         return
-    exact, half = models
+    half = with_half_vae(exact)
 
     def step(name: str, helios: Helios, **how) -> None:
         report.step(name, lambda: speed(helios, scale, report.folder, name, **how))
@@ -216,9 +224,16 @@ def measure(device: torch.device, model: str, scale: Scale, report: Report) -> N
         step("bf16 VAE ahead 1+1+1", half, steps=1, pace=DecodeAhead())
         half.accelerate(CompiledBlocks())
         step("bf16 VAE compiled 1+1+1", half, steps=1)
-    # Last, since nothing takes them back.
-    step("bf16 VAE fp8 1+1+1", half, steps=1, approximations=(Fp8Linears(),))
-    step("bf16 VAE fp8 history 1+1+1", half, steps=1, approximations=(ReusedHistory(),))
+
+
+def measure_approximate(device: torch.device, model: str, scale: Scale, report: Report) -> None:
+    """What changes the mathematics, each on a model of its own, since nothing takes it back."""
+    for approximations in ((Fp8Linears(),), (ReusedHistory(), Fp8Linears())):
+        names = " ".join(each.name for each in approximations)
+        helios = load(device, model, report, f"load for {names}")
+        if helios is not None:
+            half, name = with_half_vae(helios), f"bf16 VAE {names} 1+1+1"
+            report.step(name, partial(speed, half, scale, report.folder, name, steps=1, approximations=approximations))
 
 
 def _out_of_time(*_) -> None:
@@ -239,7 +254,8 @@ def main() -> int:
     signal.alarm(int(arguments.limit_s) + GRACE_S)
     report.step("kernels", lambda: kernels(device))
     report.step("parity", lambda: parity(device))
-    measure(device, arguments.model, Scale.of(device), report)
+    for part in (measure, measure_approximate):
+        part(device, arguments.model, Scale.of(device), report)
     table = report.table()
     (arguments.results / "table.md").write_text(table + "\n")
     print(table)

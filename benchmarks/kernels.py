@@ -28,6 +28,7 @@ TAKES: dict[tuple[str, str], Callable[[torch.device, torch.dtype], bool]] = {
     ("linear", "onednn"): lambda device, dtype: device.type == "cpu" and dtype == torch.float32,
     ("norm_rotate", "complex"): lambda device, dtype: dtype == torch.float32,
     ("norm_rotate", "trained"): lambda device, dtype: dtype == torch.float32,
+    ("fp8_linear", "scaled_mm"): lambda device, dtype: device.type == "cpu" or dtype == torch.bfloat16,
     ("attention", "cudnn"): _half_on_accelerator,
     ("attention", "flash3"): _half_on_accelerator,
     ("attention", "flash4"): _half_on_accelerator,

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -108,6 +109,14 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 def supports_float64(device: torch.device) -> bool:
     return device.type not in _WITHOUT_FLOAT64
+
+
+@cache
+def has_fp8_units(device: torch.device) -> bool:
+    """Whether a device multiplies 8-bit floats fast: NVIDIA's from Ada (8.9) and Hopper (9.0) on."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def synchronize(device: torch.device) -> None:

@@ -44,7 +44,7 @@ ApproximateOption = Annotated[
         "--approximate",
         metavar="HOW",
         help="Nearly the same video sooner: `history` (its keys and values once per chunk), `fp8` (8-bit products, for "
-        "GPUs that have them), `history,fp8`. The first chunk is made exactly too, and the difference is said.",
+        "GPUs that have them), `history,fp8`, or `none`. A chunk is made both ways first, and the difference is said.",
     ),
 ]
 AheadOption = Annotated[

@@ -42,8 +42,12 @@ def check_room(
     """
     from helios.engine.memory import at_most, footprint, gib, judge, on_device
 
-    run = {"dtype": dtype, "vae_dtype": vae_dtype, "batch": len(prepared.request.seeds)}
-    run["approximations"] = approximations
+    run = {
+        "dtype": dtype,
+        "vae_dtype": vae_dtype,
+        "batch": len(prepared.request.seeds),
+        "approximations": approximations,
+    }
     amply = on_device(at_most(info, prepared.plan, **run), room.device) <= room.for_a_run
     if amply and room.host_suffices:
         return

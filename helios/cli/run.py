@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,21 +98,17 @@ class Setup:
         """Raises: InputError for a device, precision, way of computing or way of decoding that is not here."""
         from helios.device import resolve_device
         from helios.engine.pace import DecodeAhead, InTurn
-        from helios.engine.packages import PackagedBlocks
         from helios.engine.pipeline import parse_dtype
 
         target = resolve_device(device)
         for name in (dtype, vae_dtype or "auto"):
             parse_dtype(name, target)
-        accelerations, approximations = parse_accelerations(accelerate), parse_approximations(approximate)
-        if approximations and any(isinstance(each, PackagedBlocks) for each in accelerations):
-            raise InputError(f"the packages in {accelerate!r} hold the exact blocks: leave them or --approximate out")
         return Setup(
             device=device,
             dtype=dtype,
             vae_dtype=vae_dtype,
-            accelerations=accelerations,
-            approximations=approximations,
+            accelerations=parse_accelerations(accelerate),
+            approximations=parse_approximations(approximate),
             decoding=parse_decoding(decode),
             pace=DecodeAhead() if ahead else InTurn(),
             anyway=anyway,
@@ -131,8 +127,9 @@ class Setup:
         Raises: InputError when the machine has no room for the run.
         """
         from helios.device import resolve_device
-        from helios.engine.approximation import named
+        from helios.engine.approximation import named, told
         from helios.engine.memory import Room
+        from helios.engine.packages import PackagedBlocks
         from helios.engine.pipeline import Helios, lasting_name, parse_dtype
         from helios.engine.precision import Precision
         from helios.engine.session import EarlyFrames
@@ -144,14 +141,19 @@ class Setup:
         how = {"dtype": dtype, "vae_dtype": vae_dtype}
         nearly = named(usual.approximations) if self.approximations is None else self.approximations
         room, names = Room.of(device), [each.name for each in nearly]
+        if names and any(isinstance(each, PackagedBlocks) for each in self.accelerations):
+            raise InputError(
+                f"compiled packages hold the exact blocks and the run is approximate ({', '.join(names)}): leave "
+                "--accelerate out, or say --approximate none"
+            )
         asked = {"pace": self.pace, "early": early, "anyway": self.anyway, "approximations": names}
         check_room(run.info, prepared, room, **how, **asked)
         source = lasting_name(run.source)
         helios = Helios.from_info(run.info, device=device, **how, prompts=prepared.prompts, source=source)
-        helios.accelerate(*self.accelerations)
         if nearly:
-            say_difference(names, helios.approximate(prepared, *nearly))
-        return helios
+            cost = helios.approximate(prepared, *nearly, decoding=self.decoding)
+            typer.echo(told(names, cost), err=True)
+        return helios.accelerate(*self.accelerations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,11 +240,6 @@ class Run:
             cue = Cue(chunk=stream.rollout.chunk + 1, prompt=prompt, change=change)
             request = replace(request, timelines=tuple(timeline.with_cue(cue) for timeline in request.timelines))
         return check(self.info, request)
-
-
-def say_difference(names: Sequence[str], psnr_db: float) -> None:
-    """What approximations cost, on stderr."""
-    typer.echo(f"{' and '.join(names)}: the first chunk is {psnr_db:.1f} dB (PSNR) from the exact one", err=True)
 
 
 def _recorded(kind: str, entry: Mapping[str, str | None]) -> Path:

@@ -1,7 +1,8 @@
 """Ways to make a loaded transformer faster or smaller that change its mathematics. Each is a choice, none is made by
 default, and :meth:`helios.Helios.approximate` measures what it costs on the run it is made for.
 
-Both work with adapters; neither with packages of compiled blocks, which hold the exact ones.
+Both take adapters that were loaded before, and that are not fused afterwards; neither goes with packages of compiled
+blocks, which hold the exact ones.
 """
 
 import logging
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from helios.device import has_fp8_units
 from helios.errors import InputError
 from helios.models.transformer.layers import Fp8Linear
-from helios.ops.fp8_linear import has_fp8_units
 
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
@@ -28,10 +29,7 @@ class Approximation(Protocol):
     name: str
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
-        """Change a loaded transformer in place, where it will run; nothing takes it back.
-
-        Raises: InputError when it has been made approximate in the same way, or runs from packages.
-        """
+        """Change a loaded transformer in place, where it will run; nothing takes it back."""
         ...
 
 
@@ -46,21 +44,19 @@ class ReusedHistory:
     name = "history"
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
-        _check(transformer, self.name)
         transformer.reuse_history()
 
 
 @dataclass(frozen=True)
 class Fp8Linears:
-    """Linear layers of the blocks in 8-bit floats, weights and activations: half the memory of bfloat16, and up to twice
-    the rate on GPUs that have units for it (Ada, Hopper and later). The first and the last blocks stay exact, three of
-    forty and at most a quarter, and so does all that is outside of the blocks.
+    """Linear layers of the blocks in 8-bit floats, weights and activations: half the memory of bfloat16 for them, and up
+    to twice the rate on GPUs that have units for it (Ada, Hopper and later). The first three blocks and the last three
+    stay exact, of fewer than twelve a quarter at each end, rounded down; and so does all that is outside of the blocks.
     """
 
     name = "fp8"
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
-        _check(transformer, self.name)
         if not has_fp8_units(transformer.device):
             logger.warning(
                 "%s has no units for 8-bit floats: the video is what they would make, later instead of sooner",
@@ -74,7 +70,26 @@ class Fp8Linears:
                     if Fp8Linear.suits(layer):
                         setattr(parent, name, Fp8Linear(layer))
             block.attn1.split_projections()
-        transformer.approximations = (*transformer.approximations, self.name)
+
+
+def apply_all(transformer: "HeliosTransformer3DModel", approximations: Sequence[Approximation]) -> None:
+    """Apply approximations in order, and note them in the transformer."""
+    for approximation in approximations:
+        approximation.apply(transformer)
+        transformer.approximations = (*transformer.approximations, approximation.name)
+
+
+def check(transformer: "HeliosTransformer3DModel", approximations: Sequence[Approximation]) -> None:
+    """Whether a transformer can be made approximate like this.
+
+    Raises: InputError when it has been already, or runs from packages.
+    """
+    names = [each.name for each in approximations]
+    for name in names:
+        if name in transformer.approximations or names.count(name) > 1:
+            raise InputError(f"the model cannot be made approximate by {name} twice: leave one out")
+    if names and any("forward" in vars(block) for block in transformer.blocks):
+        raise InputError(f"packages hold the exact blocks: use either them or {', '.join(names)}")
 
 
 APPROXIMATIONS: dict[str, Approximation] = {each.name: each for each in (ReusedHistory(), Fp8Linears())}
@@ -93,7 +108,7 @@ def named(names: Sequence[str]) -> tuple[Approximation, ...]:
 
 
 def measured_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
-    """Steps per level of the chunk that an approximation is measured on."""
+    """Steps per level of the chunks that an approximation is measured on."""
     return tuple(min(count, _MOST_STEPS) for count in steps)
 
 
@@ -103,8 +118,7 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
     return -10 * log10(error) if error else inf
 
 
-def _check(transformer: "HeliosTransformer3DModel", name: str) -> None:
-    if name in transformer.approximations:
-        raise InputError(f"the model has been made approximate by {name} already")
-    if any("forward" in vars(block) for block in transformer.blocks):
-        raise InputError(f"packages hold the exact blocks: use either them or {name}")
+def told(names: Sequence[str], psnr_db: float | None) -> str:
+    """One sentence on what approximations cost; None or infinite decibels are equal frames."""
+    cost = "equal to" if psnr_db is None or psnr_db == inf else f"{psnr_db:.1f} dB (PSNR) from"
+    return f"{' and '.join(names)}: a second chunk is {cost} the exact one"

@@ -39,7 +39,9 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
         folder: made if it is not there; needs a few megabytes per level and a C++ compiler. Packages of other shapes
             stay in it if they were made for the same machine, versions and transformer; others go.
     Returns: the folder.
+    Raises: InputError for a transformer that has been made approximate.
     """
+    _refuse_approximate(transformer)
     folder, manifest = Path(folder), json.dumps(_manifest(transformer), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     _begin(folder, manifest)
@@ -54,6 +56,12 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
         _compile(block, inputs, folder / file)
     (folder / _MANIFEST).write_text(manifest)
     return folder
+
+
+def _refuse_approximate(transformer: "HeliosTransformer3DModel") -> None:
+    if transformer.approximations:
+        names = ", ".join(transformer.approximations)
+        raise InputError(f"packages hold the exact blocks, and this model is approximate ({names}): use one of the two")
 
 
 def _begin(folder: Path, manifest: str) -> None:
@@ -124,11 +132,7 @@ class PackagedBlocks:
 
     def apply(self, transformer: "HeliosTransformer3DModel") -> None:
         folder = Path(self.folder)
-        if transformer.approximations:
-            names = ", ".join(transformer.approximations)
-            raise InputError(
-                f"packages hold the exact blocks, and this model is approximate ({names}): use one of the two"
-            )
+        _refuse_approximate(transformer)
         _check(folder, _manifest(transformer))
         missing = _Missing(folder)
         for block in transformer.blocks[:-1]:

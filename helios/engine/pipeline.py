@@ -15,7 +15,8 @@ from helios.checkpoints.embedded import DEFAULT, SMALL
 from helios.conditioning.picture import Motion
 from helios.device import default_dtype, resolve_device
 from helios.engine.acceleration import Acceleration
-from helios.engine.approximation import Approximation, measured_steps, psnr
+from helios.engine.approximation import Approximation, apply_all, measured_steps, psnr
+from helios.engine.approximation import check as check_approximable
 from helios.engine.pace import InTurn, Pace
 from helios.engine.precision import Precision
 from helios.engine.prepare import Prepared, loaders_of, plan_for, prepare
@@ -72,7 +73,7 @@ class Helios:
 
     @property
     def precision(self) -> Precision:
-        """The dtypes that were loaded."""
+        """The dtypes that were loaded, and the approximations made since."""
         return Precision.of(self.transformer.dtype, self.vae.dtype, self.transformer.approximations)
 
     @classmethod
@@ -157,27 +158,37 @@ class Helios:
             acceleration.apply(self.transformer)
         return self
 
-    def approximate(self, prepared: Prepared, *approximations: Approximation) -> float:
+    def approximate(
+        self,
+        prepared: Prepared,
+        *approximations: Approximation,
+        decoding: Decoding = WholeChunks(),
+        layout: PassLayout = OneBatch(),
+    ) -> float:
         """Apply approximations, in order, and measure them; see :mod:`helios.engine.approximation`.
 
         Args:
-            prepared: the run that they are for. Its first chunk is made before and after, with four steps a level at
-                most.
-        Returns: peak signal-to-noise ratio of the approximate frames to those before, in decibels; infinite when equal.
+            prepared: the run that they are for. Its first chunk is made exactly and its second one, after that, exactly
+                and approximately; with four steps a level at most, and none more for the first chunk.
+            decoding, layout: of the run, as for :meth:`open`.
+        Returns: peak signal-to-noise ratio of the approximate frames to the exact ones (to those of the model as it was),
+            in decibels; infinite when equal.
         Raises: InputError when one of them does not suit the model.
         """
-        before = self._first_chunk(prepared)
-        for approximation in approximations:
-            approximation.apply(self.transformer)
-        return psnr(before, self._first_chunk(prepared))
-
-    def _first_chunk(self, prepared: Prepared) -> np.ndarray:
-        """Frames [B, F, H, W, 3], float32 in [0, 1]."""
+        check_approximable(self.transformer, approximations)
+        chunk = self.info.geometry.chunk_frames
         steps = measured_steps(prepared.request.steps)
-        frames = self.info.geometry.chunk_frames
-        request = replace(prepared.request, num_frames=frames, steps=steps, amplify_first_chunk=False)
+        how = {"num_frames": 2 * chunk, "steps": steps, "amplify_first_chunk": False, "noise": "default"}
+        request = replace(prepared.request, **how)
         short = replace(prepared, request=request, plan=plan_for(self.info, request))
-        return next(self.open(short, pixels=FloatPixels())).frames_BFHWC
+        shown = {"progress": None, "pixels": FloatPixels(), "decoding": decoding, "layout": layout, "pace": InTurn()}
+        session = self.open(short, **shown)
+        _frames_until(session, chunk)
+        state = session.state()
+        exact = _frames_until(session, 2 * chunk)
+        apply_all(self.transformer, approximations)
+        again = self._session(short.plan, state, request.noise_source(), **shown)
+        return psnr(exact, _frames_until(again, 2 * chunk))
 
     def warm_up(self, prepared: Prepared) -> None:
         """Run every level of a prepared run and the decoder once, so that compilers and libraries have chosen their
@@ -346,6 +357,14 @@ class Helios:
             Video(frames_FHWC=frames, fps=request.fps, record=self.record(request.of(i)))
             for i, frames in enumerate(frames_BFHWC)
         ]
+
+
+def _frames_until(session: Session, count: int) -> np.ndarray:
+    """The next frames of a session [B, F, H, W, 3], up to ``count`` from its beginning."""
+    pieces = []
+    while session.frames_done < count:
+        pieces.append(next(session).frames_BFHWC)
+    return np.concatenate(pieces, axis=1)
 
 
 def _encode_and_release(encoder: PromptEncoder, prompts: str | Sequence[str], *, guided: bool) -> None:

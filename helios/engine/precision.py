@@ -14,8 +14,7 @@ class Precision:
     Attributes:
         dtype: of transformer and text encoder.
         vae_dtype: of the VAE; float32 is the published setting.
-        approximations: names of what makes the transformer approximate (:mod:`helios.engine.approximation`), in the
-            order in which it was done.
+        approximations: names of what makes the transformer approximate (:mod:`helios.engine.approximation`), sorted.
     """
 
     dtype: str
@@ -24,7 +23,7 @@ class Precision:
 
     @staticmethod
     def of(dtype: torch.dtype, vae_dtype: torch.dtype, approximations: Sequence[str] = ()) -> "Precision":
-        return Precision(dtype=_name(dtype), vae_dtype=_name(vae_dtype), approximations=tuple(approximations))
+        return Precision(dtype=_name(dtype), vae_dtype=_name(vae_dtype), approximations=tuple(sorted(approximations)))
 
     @staticmethod
     def recorded(record: Mapping[str, Any]) -> "Precision | None":

@@ -101,7 +101,7 @@ class Parts:
 
     @property
     def precision(self) -> Precision:
-        """The dtypes that were loaded."""
+        """The dtypes that were loaded, and the approximations made since."""
         return Precision.of(self.transformer.dtype, self.vae.dtype, self.transformer.approximations)
 
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helios.ops.backends import load_kernel, log_choice, provides
+from helios.device import has_fp8_units
+from helios.errors import InputError
+from helios.ops.backends import load_kernel, log_choice, needs_grad, provides
 
 FLOAT8 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(FLOAT8).max
-# Units for it came with Ada (8.9) and Hopper (9.0).
-_UNITS_FROM = (8, 9)
 
 
 def quantise_rows(x_LE: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,25 +39,20 @@ def fp8_linear(
     Args:
         x_E: [..., E].
         weight_DE, scale_D1: from :func:`quantise_rows`.
-        backend: ``auto``; ``reference`` (products in float32, slow); ``scaled_mm`` (PyTorch's product of float8, on CUDA
-            from compute capability 8.9, widths in multiples of 16, and on the CPU; no GPU has run it here yet).
-    Returns: [..., D] in the dtype of x. No gradient.
+        backend: ``auto``; ``reference`` (products in float32, slow); ``scaled_mm`` (PyTorch's product of float8: in bfloat16
+            on GPUs that have units for it, for widths in multiples of 16, and on the CPU; no GPU has run it here yet).
+    Returns: [..., D] in the dtype of x.
+    Raises: InputError when a gradient is wanted, which there is none of.
     """
+    if needs_grad(x_E, bias_D):
+        raise InputError("8-bit layers have no gradient: train the exact model, or call this one under torch.no_grad()")
     name = _choose(x_E) if backend == "auto" else backend
     return load_kernel("fp8_linear", name)(x_E, weight_DE, scale_D1, bias_D)
 
 
-def has_fp8_units(device: torch.device) -> bool:
-    """Whether float8 products are fast on a device."""
-    return (
-        device.type == "cuda"
-        and torch.version.cuda is not None
-        and torch.cuda.get_device_capability(device) >= _UNITS_FROM
-    )
-
-
 def _choose(x_E: Tensor) -> str:
-    return log_choice("fp8_linear", "scaled_mm" if has_fp8_units(x_E.device) else "reference", x_E)
+    fast = has_fp8_units(x_E.device) and x_E.dtype == torch.bfloat16
+    return log_choice("fp8_linear", "scaled_mm" if fast else "reference", x_E)
 
 
 @provides("fp8_linear", "reference")
@@ -70,14 +65,12 @@ def _load_scaled_mm():
     return _scaled_mm
 
 
-@torch.no_grad()
 def _reference(x_E: Tensor, weight_DE: Tensor, scale_D1: Tensor, bias_D: Tensor | None) -> Tensor:
     values_E, scale_1 = quantise_rows(x_E)
     product_D = F.linear(values_E.float(), weight_DE.float()) * scale_1 * scale_D1.squeeze(-1)
     return (product_D if bias_D is None else product_D + bias_D.float()).to(x_E.dtype)
 
 
-@torch.no_grad()
 def _scaled_mm(x_E: Tensor, weight_DE: Tensor, scale_D1: Tensor, bias_D: Tensor | None) -> Tensor:
     values_LE, scale_L1 = quantise_rows(x_E.reshape(-1, x_E.shape[-1]))
     product_LD = torch._scaled_mm(values_LE, weight_DE.t(), scale_a=scale_L1, scale_b=scale_D1.t(), out_dtype=x_E.dtype)

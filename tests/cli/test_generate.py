@@ -272,8 +272,8 @@ def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path)
     assert generate(PROMPT, *small, "-o", "exact.npy") == 0
     assert generate(PROMPT, *small, "-o", "nearly.npy", "--approximate", "history,fp8", "--session", "s.session") == 0
     said = capsys.readouterr().err
-    assert "history and fp8: the first chunk is " in said and " dB (PSNR) from the exact one" in said
-    assert json.loads((tmp_path / "nearly.npy.json").read_text())["approximations"] == ["history", "fp8"]
+    assert "history and fp8: a second chunk is " in said and " dB (PSNR) from the exact one" in said
+    assert json.loads((tmp_path / "nearly.npy.json").read_text())["approximations"] == ["fp8", "history"]
     exact, nearly = np.load("exact.npy"), np.load("nearly.npy")
     assert not np.array_equal(exact, nearly)
     assert run(["generate", "--from", "nearly.npy.json", "-o", "again.npy", "-q"]) == 0
@@ -282,7 +282,10 @@ def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path)
     assert np.array_equal(np.load("plain.npy"), exact)
     capsys.readouterr()
     assert run(["resume", "s.session", "-n", "70", "-o", "rest.npy", "-q"]) == 0
-    assert "history and fp8" in capsys.readouterr().err
+    assert "fp8 and history" in capsys.readouterr().err
+    (tmp_path / "packages.json").write_text("{}")
+    assert run(["resume", "s.session", "-n", "70", "-o", "more.npy", "-q", "--accelerate", "."]) == 2
+    assert "the run is approximate (fp8, history): leave --accelerate out" in capsys.readouterr().err
 
 
 def test_the_ways_to_approximate():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from helios.ops.fp8_linear import FLOAT8, fp8_linear, has_fp8_units, quantise_rows
+from helios.device import has_fp8_units
+from helios.ops.fp8_linear import FLOAT8, fp8_linear, quantise_rows
 
 
 def inputs(shape=(2, 7, 32), out=48, dtype=torch.float32):

@@ -30,6 +30,7 @@ from helios.training.workspace import Workspace
 from tests.training.clips import GEOMETRY, clips
 from tests.training.line import LineMethod, Points
 from tests.training.methods.test_dmd import dmd
+from tests.training.methods.test_gan import gan
 from tests.training.models import HashedCaptions, transformer
 from tests.training.test_run import phase
 
@@ -41,8 +42,9 @@ TASKS = Tasks(corruption=PerLatentCorruption(exposure=0.2, noise=0.5, downsample
 
 
 def method_named(name: str):
-    if name == "dmd":
-        return dmd(config=DmdConfig(tasks=TASKS, student_damage=NoCorruption(), student_every=2))
+    if name in ("dmd", "gan"):
+        make = {"dmd": dmd, "gan": gan}[name]
+        return make(config=DmdConfig(tasks=TASKS, student_damage=NoCorruption(), student_every=2))
     if name == "unused":
         return LineMethod(unused=True)
     model = transformer()
@@ -55,7 +57,7 @@ def method_named(name: str):
 
 def train(name: str, kind: str, folder, steps: int) -> None:
     config = RunConfig(steps=steps, batch_size=4, save_every=2, log_every=1, plots=False)
-    data = Points(8) if name == "unused" else clips(8)
+    data = Points(8) if name == "unused" else clips(8, height=16) if name == "gan" else clips(8)
     Trainer(method_named(name), data, config, folder, parallel=KINDS[kind]()).run()
 
 
@@ -74,7 +76,7 @@ JOBS = [
     ("full", "sharded"),
     ("lora", "sharded"),
 ]
-OTHERS = [("dmd", "replicated"), ("unused", "replicated")]
+OTHERS = [("dmd", "replicated"), ("gan", "replicated"), ("unused", "replicated")]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def runs(tmp_path_factory):
     jobs = [(name, kind, str(root / f"{name}-{kind}"), 4) for name, kind in JOBS + OTHERS]
     jobs.append(("full", "sharded", str(root / "regrown"), 2))
     mp.spawn(worker, args=(str(root), jobs), nprocs=2)
-    for name in ("full", "lora", "dmd", "unused"):
+    for name in ("full", "lora", "dmd", "gan", "unused"):
         train(name, "one", root / f"{name}-one", 4)
     train("full", "one", root / "regrown", 4)
     return root
@@ -109,8 +111,9 @@ def test_two_ranks_equal_one(runs, name, kind):
 
 
 @pytest.mark.parametrize("player", ["student", "critic"])
-def test_two_ranks_distil_as_one(runs, player):
-    wanted, got = (final(runs / f"dmd-{kind}", player=player) for kind in ("one", "replicated"))
+@pytest.mark.parametrize("name", ["dmd", "gan"])
+def test_two_ranks_distil_as_one(runs, name, player):
+    wanted, got = (final(runs / f"{name}-{kind}", player=player) for kind in ("one", "replicated"))
     for key, value in wanted.items():
         torch.testing.assert_close(got[key], value, rtol=1e-3, atol=5e-5, msg=lambda m, key=key: f"{key}: {m}")
 

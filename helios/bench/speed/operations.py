@@ -12,7 +12,7 @@ from helios.device import synchronize
 _KINDS = {
     "attention": ("attention", "flash", "softmax"),
     "convolution": ("conv",),
-    "matrix product": ("linear", "addmm", "::mm", "bmm", "matmul", "baddbmm"),
+    "matrix product": ("linear", "addmm", "::mm", "scaled_mm", "bmm", "matmul", "baddbmm"),
     "norm": ("norm", "silu", "gelu", "rsqrt"),
     "copy and layout": ("copy", "cat", "clone", "contiguous", "::to", "pad", "fill", "zero", "empty", "stack"),
     "view": ("view", "slice", "select", "expand", "transpose", "permute", "split", "chunk", "unflatten", "as_strided"),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helios.checkpoints import load_vae
 from helios.checkpoints.synthetic import SyntheticInfo
+from helios.engine.approximation import psnr
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import Prepared
 from helios.models.vae import HeliosVAE
@@ -20,14 +21,14 @@ from helios.models.vae import HeliosVAE
 def decode_psnr(exact: HeliosVAE, other: HeliosVAE, latents_BCTHW: Tensor) -> float:
     """Peak signal-to-noise ratio of another VAE's decode of a chunk to an exact one's, in decibels.
 
-        10 log10(2^2 / mean squared difference)        (pixels are in [-1, 1]); infinite for equal pixels
+    Infinite for equal pixels.
 
     Args:
         exact, other: of the same configuration.
         latents_BCTHW: normalised latents of one chunk.
     """
     expected_BCFHW, found_BCFHW = (vae.decode(latents_BCTHW).float().cpu() for vae in (exact, other))
-    return float(10 * torch.log10(4.0 / (found_BCFHW - expected_BCFHW).square().mean()))
+    return psnr(expected_BCFHW.numpy() / 2, found_BCFHW.numpy() / 2)
 
 
 def vae_psnr(helios: Helios, prepared: Prepared) -> float | None:

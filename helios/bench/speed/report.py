@@ -6,6 +6,7 @@ the CPU in float32 the VAE's upsampling layers do 4/9 of theirs, so decoding's t
 
 from pathlib import Path
 
+from helios.engine.approximation import Fp8Linears, told
 from helios.extras import load_extra
 
 _CONTENDERS = ("helios", "diffusers", "diffusers compiled")
@@ -95,9 +96,9 @@ def _provenance(result: dict) -> list[str]:
     if psnr is not None:
         lines.append(f"The VAE in {settings['vae_dtype']} is {psnr:.1f} dB from its float32 decode of the first chunk.")
     if (made := result.get("approximations")) is not None:
-        decibels = made["first_chunk_psnr_db"]
-        cost = "equal to" if decibels is None else f"{decibels:.1f} dB (PSNR) from"
-        lines.append(f"Approximate by {' and '.join(made['names'])}: the first chunk is {cost} the exact one.")
+        lines.append(f"Approximate by {told(**made)}.")
+        if Fp8Linears.name in made["names"]:
+            lines.append(f"The floor counts 8-bit products at the rate of {settings['dtype']} ones.")
     for name, difference in result["differences"].items():
         lines.append(f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.")
     return ["  \n".join([*lines, f"`{result['command']}`"])]

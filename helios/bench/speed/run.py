@@ -107,7 +107,7 @@ def _approximated(helios: Helios, prepared: Prepared, approximations: Sequence[A
         return None
     psnr_db = helios.approximate(prepared, *approximations)
     names = [each.name for each in approximations]
-    return {"names": names, "first_chunk_psnr_db": psnr_db if isfinite(psnr_db) else None}
+    return {"names": names, "psnr_db": psnr_db if isfinite(psnr_db) else None}
 
 
 def _memory_of(contender: Contender, device: torch.device) -> dict[str, int]:

@@ -86,7 +86,7 @@ class HistoryContext:
         return replace(self, tokens_BLD=self.tokens_BLD.repeat(n, 1, 1), rotary=self.rotary.repeat(n), kept=kept)
 
     @property
-    def stands_in_keys(self) -> bool:
+    def is_kept(self) -> bool:
         """Whether every block has the keys and values of these tokens, so that the tokens themselves can stay away."""
         return bool(self.kept) and self.kept[-1].keys_BHNK is not None
 

@@ -1,7 +1,8 @@
 """The leaf modules of the transformer: PyTorch's own classes, computed through :mod:`helios.ops`.
 
 They stay subclasses of ``nn.Linear``, ``nn.LayerNorm`` and ``nn.Conv3d`` and are always called as modules, so adapters
-(peft), quantisers, offload hooks and sharding find them as they expect.
+(peft), quantisers, offload hooks and sharding find them as they expect. (:class:`Fp8Linear` is none of these: it takes the
+place of a layer in a model that is finished.)
 
 B batch, C channels, T H W frames, rows, columns; L tokens, D width, E input width of a linear layer.
 """
@@ -22,7 +23,7 @@ class Linear(nn.Linear):
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer in 8-bit floats: half the memory of bfloat16, approximate, for inference alone."""
+    """A linear layer whose weights and inputs are rounded to 8-bit floats: approximate, for inference alone."""
 
     weight_DE: Tensor
     scale_D1: Tensor

@@ -118,7 +118,6 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         attend to the noisy ones, and would be others at every step. Packed and trained calls compute them as before.
         """
         self._reuses_history = True
-        self.approximations = (*self.approximations, "history")
 
     def set_attention_backend(self, backend: str) -> None:
         """Choose the attention kernel of every block by name; see :func:`helios.ops.attention.attention`.
@@ -224,7 +223,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOr
         streams = [self._noisy_stream(x, history, frames) for x in xs]
         _check_batches(xs, text, history)
         kept = () if history is None or len(xs) > 1 or torch.is_grad_enabled() else history.kept
-        if history is not None and kept and history.stands_in_keys:
+        if history is not None and kept and history.is_kept:
             history = None
         layout = TokenLayout(0 if history is None else history.tokens_BLD.shape[1], tuple(s.length for s in streams))
         tokens, tables = ([], []) if history is None else ([history.tokens_BLD], [history.rotary])

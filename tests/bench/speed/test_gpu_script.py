@@ -46,6 +46,16 @@ def test_every_measurement_is_a_step(report, monkeypatch):
     assert ran == ["load", "bf16 decode"] and len(report.rows) == 9
 
 
+def test_approximations_are_measured_on_models_of_their_own(report, monkeypatch):
+    """Weights of tiny-random are too narrow for float8 in places; the rest is rounded, and its cost is in the row."""
+    scale = gpu.Scale(size=(64, 64), chunks=2, rounds=1, long_chunks=5, beyond=False)
+    gpu.measure_approximate(torch.device("cpu"), "tiny-random", scale, report)
+    names = ["load for fp8", "bf16 VAE fp8 1+1+1", "load for history fp8", "bf16 VAE history fp8 1+1+1"]
+    assert [name for name, _ in report.rows] == names and not report.failed
+    assert "; fp8: a second chunk is " in report.rows[1][1]
+    assert "; history and fp8: a second chunk is " in report.rows[3][1]
+
+
 def test_what_is_late_is_left_out(report):
     def late():
         raise TimeoutError

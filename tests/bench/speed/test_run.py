@@ -15,12 +15,14 @@ from helios.bench.speed.run import _growth
 from helios.bench.speed.work import ChunkWork
 from helios.checkpoints import synthetic_info
 from helios.cli.main import run
+from helios.engine.approximation import Fp8Linears, ReusedHistory
 from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import prepare
 from helios.errors import InputError
 
 ROOT = Path(__file__).parents[3]
+NEARLY = (ReusedHistory(), Fp8Linears())
 RESULTS = ROOT / "benchmarks" / "results"
 SIZE = {"height": 64, "width": 64, "steps": (1, 1, 1), "amplify_first_chunk": False, "num_frames": 66}
 
@@ -125,6 +127,18 @@ def test_a_float32_vae_costs_nothing(result):
     assert result["vae_psnr_db"] is None and " dB" not in markdown(result)
 
 
+def test_an_approximation_says_what_it_costs(helios_of):
+    """And its floor is that of the work that is left."""
+    exact, result = measured(helios_of("distilled").info), measured(helios_of("distilled").info, approximations=NEARLY)
+    assert exact["approximations"] is None and result["approximations"]["names"] == ["history", "fp8"]
+    assert 20 < result["approximations"]["psnr_db"] < 80
+    assert result["roofline"]["denoise_flops"] < 0.95 * exact["roofline"]["denoise_flops"]
+    text = markdown(result)
+    assert (
+        "Approximate by history and fp8: a second chunk is" in text and "8-bit products at the rate of float32" in text
+    )
+
+
 def test_growth_is_known_of_long_runs_only():
     assert _growth([5, 6, 7]) is None
     assert _growth([5, 6, 7, 7, 9, 8]) == 2
@@ -160,6 +174,8 @@ def test_nonsense_is_refused():
         SpeedConfig(rounds=0)
     with pytest.raises(InputError, match="against='magic'"):
         SpeedConfig(against=("magic",))
+    with pytest.raises(InputError, match="measure history, fp8 in a run of its own"):
+        SpeedConfig(against=("diffusers",), approximations=NEARLY)
 
 
 def test_the_command_writes_its_files(tmp_path, capsys):

@@ -30,7 +30,7 @@ PLAN = SamplingPlan(
 )
 
 
-def gan(start: int = 0, **weights) -> Dmd:
+def gan(start: int = 0, config: DmdConfig = DmdConfig(student_every=2), **weights) -> Dmd:
     student_model, base = transformer(seed=0), transformer(seed=1)
     student = Player(
         name="student", module=student_model, trainables=FullTraining().attach(student_model), optim=OptimConfig()
@@ -44,7 +44,6 @@ def gan(start: int = 0, **weights) -> Dmd:
     network = Network(module=base)
     adversary = Adversary(discriminator=heads, network=network, config=AdversaryConfig(start=start, **weights))
     scores = SharedScores(fake=network)
-    config = DmdConfig(student_every=2)
     return Dmd(student, critic, Network(module=student_model), scores, HashedCaptions(), PLAN, config, adversary)
 
 
