@@ -7,7 +7,9 @@ second copy. Models are built without weights first.
 
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +32,42 @@ def load_transformer(info: CheckpointInfo, device: torch.device | str, dtype: to
 
     Raises: InputError when the files do not fit.
     """
+    model = _weightless_transformer(info)
+    _load_transformer(model, info, device, dtype)
+    return model.eval()
+
+
+def load_rounded_transformer(
+    info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype
+) -> tuple[nn.Module, float]:
+    """The transformer with inner layers in 8-bit floats, each rounded as soon as its weight is there, so that the exact
+    ones are never in memory together.
+
+    Returns: the transformer, and the relative error of the rounded weights (root mean square).
+    Raises: InputError when the files do not fit.
+    """
+    from helios.models.transformer.rounding import Rounding
+
+    model = _weightless_transformer(info)
+    rounding = Rounding(model)
+    _load_transformer(model, info, device, dtype, taken={name: partial(rounding.take, name) for name in rounding.names})
+    return model.eval(), rounding.relative_error
+
+
+def _weightless_transformer(info: CheckpointInfo) -> nn.Module:
     from helios.models.transformer.model import HeliosTransformer3DModel
-    from helios.models.transformer.precision import keeps_float32
 
     with weightless():
-        model = HeliosTransformer3DModel(**info.transformer_config)
-    load_entries(model, info.tensors[TRANSFORMER], device, dtype, keep_float32=keeps_float32, ignored=("norm_added_q",))
-    return model.eval()
+        return HeliosTransformer3DModel(**info.transformer_config)
+
+
+def _load_transformer(
+    model: nn.Module, info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype, **how
+) -> None:
+    from helios.models.transformer.precision import keeps_float32
+
+    how |= {"keep_float32": keeps_float32, "ignored": ("norm_added_q",)}
+    load_entries(model, info.tensors[TRANSFORMER], device, dtype, **how)
 
 
 def load_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype = torch.float32):
@@ -140,6 +171,7 @@ def load_entries(
     keep_float32: Callable[[str], bool] = lambda key: False,
     ignored: Sequence[str] = (),
     tied: Sequence[str] = (),
+    taken: Mapping[str, Callable[[Tensor], None]] = MappingProxyType({}),
     strict: bool = True,
 ) -> LoadReport:
     """:func:`load_state` for tensors whose headers have been read.
@@ -147,6 +179,7 @@ def load_entries(
     Args:
         ignored: parts of a name whose surplus tensors are passed over.
         tied: names in the model that repeat another of its tensors and are not stored.
+        taken: who takes a tensor of that name as soon as it is there, instead of the model.
     """
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items() if key not in tied}
     report = compare(wanted, {name: entry.shape for name, entry in entries.items()}, ignored=ignored)
@@ -154,7 +187,11 @@ def load_entries(
         report.require_complete(", ".join(sorted({str(entry.file.parent) for entry in entries.values()})))
     source = _Source(device=torch.device(device), dtype=dtype, keep_float32=keep_float32)
     fitting = [key for key in wanted if key in entries and key not in report.misshapen]
-    model.load_state_dict({key: source.tensor(key, entries[key]) for key in fitting}, strict=False, assign=True)
+    for key in fitting:
+        if key in taken:
+            taken[key](source.tensor(key, entries[key]))
+    left = {key: source.tensor(key, entries[key]) for key in fitting if key not in taken}
+    model.load_state_dict(left, strict=False, assign=True)
     return report
 
 

@@ -171,6 +171,19 @@ def load_transformer(info: CheckpointInfo, device: torch.device | str, dtype: to
     return _fill(model, device, lambda name: torch.float32 if keeps_float32(name) else dtype)
 
 
+def load_rounded_transformer(
+    info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype
+) -> tuple[nn.Module, float]:
+    """As :func:`helios.checkpoints.load.load_rounded_transformer`; the exact weights are made first, all of them."""
+    from helios.models.transformer.rounding import Rounding
+
+    model = load_transformer(info, device, dtype)
+    rounding = Rounding(model)
+    for name in rounding.names:
+        rounding.take(name, model.get_parameter(name))
+    return model, rounding.relative_error
+
+
 def load_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype = torch.float32):
     """The VAE of a synthetic model, as :class:`helios.models.vae.HeliosVAE`."""
     from helios.models.vae import HeliosVAE

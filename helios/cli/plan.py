@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from helios.engine.memory import Footprint, Room, Verdict
     from helios.sampling.plan import SamplingPlan
 
-_PRECISIONS = (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"))
+# Of transformer and text encoder, of the VAE, and the transformer's weights.
+_PRECISIONS = (
+    ("float32", "float32", "exact"),
+    ("bfloat16", "float32", "exact"),
+    ("bfloat16", "bfloat16", "exact"),
+    ("bfloat16", "bfloat16", "fp8"),
+)
 
 
 def plan(
@@ -59,9 +65,9 @@ def plan(
     sampling = _sampling_plan(found, height, width)
     room = Room.of(target) if device_memory is None else Room.imagined(int(device_memory * 2**30))
     entries, pace = [], DecodeAhead() if ahead else InTurn()
-    for names in _PRECISIONS if dtype is None else ((dtype, vae_dtype),):
+    for *names, weights in _PRECISIONS if dtype is None else ((dtype, vae_dtype, "exact"),):
         dtypes = dict(zip(("dtype", "vae_dtype"), (parse_dtype(name, target) for name in names)))
-        needs = footprint(found, sampling, device=room.device, batch=batch, pace=pace, **dtypes)
+        needs = footprint(found, sampling, device=room.device, batch=batch, pace=pace, **dtypes, weights=weights)
         entries.append((needs, judge(needs, room)))
     facts = _facts(found, sampling, room, entries)
     typer.echo(json.dumps(facts)) if as_json else _print(facts)
@@ -132,7 +138,7 @@ def _print(facts: dict) -> None:
     table = Table(title=f"{facts['model']}, {facts['height']}x{facts['width']}{pace}", title_justify="left")
     table.add_column("")
     for entry in entries:
-        table.add_column(f"{entry['dtype']}, VAE {entry['vae_dtype']}", justify="right")
+        table.add_column(_title(entry), justify="right")
     trained = facts["trained_height"], facts["trained_width"]
     label = "as trained" if (facts["height"], facts["width"]) == trained else "outside training"
     size = f"frame size (trained: {trained[0]}x{trained[1]})"
@@ -151,7 +157,12 @@ def _print(facts: dict) -> None:
         f"{_size(facts['host_available'])} free, container limit {'none' if limit is None else _size(limit)}."
     )
     for entry in entries:
-        console.print(f"{entry['dtype']}, VAE {entry['vae_dtype']}: {entry['advice']}", highlight=False)
+        console.print(f"{_title(entry)}: {entry['advice']}", highlight=False)
+
+
+def _title(entry: dict) -> str:
+    rounded = "" if entry["loaded"] == "exact" else ", fp8"
+    return f"{entry['dtype']}, VAE {entry['vae_dtype']}{rounded}"
 
 
 def _size(count: int) -> str:

@@ -30,7 +30,7 @@ def check_room(
     early: bool,
     anyway: bool,
     approximations: "Collection[str]" = (),
-) -> None:
+) -> str:
     """Refuse a run whose prompts are encoded first when there is no room for it; say so when only that makes it fit.
 
     Args:
@@ -38,9 +38,11 @@ def check_room(
         early: frames are decoded early, which takes less than whole chunks.
         anyway: warn instead of refusing.
         approximations: names of those that the run is made with.
+    Returns: the weights to load: ``exact``, or ``fp8`` when the run asks for that and has no room for the exact ones.
     Raises: InputError with what is needed, what is free, and what would need less.
     """
-    from helios.engine.memory import at_most, footprint, gib, judge, on_device
+    from helios.engine.approximation import Fp8Linears
+    from helios.engine.memory import at_most, footprint, judge, on_device
 
     run = {
         "dtype": dtype,
@@ -48,17 +50,27 @@ def check_room(
         "batch": len(prepared.request.seeds),
         "approximations": approximations,
     }
-    amply = on_device(at_most(info, prepared.plan, **run), room.device) <= room.for_a_run
-    if amply and room.host_suffices:
-        return
-    needs = footprint(info, prepared.plan, device=room.device, pace=pace, **run)
-    verdict = judge(needs, room)
-    if not room.host_suffices or _needed(verdict, early) > room.for_a_run:
-        shortage = _shortage(verdict, needs, room, early)
-        if not anyway:
-            raise InputError(f"{shortage}; `helios plan` counts it all, and --anyway tries it all the same")
-        logger.warning("%s; it is tried anyway", shortage)
-    elif verdict.needed > room.for_a_run:
+    weights = "exact"
+    for weights in ("exact", Fp8Linears.name) if Fp8Linears.name in approximations else ("exact",):
+        amply = on_device(at_most(info, prepared.plan, **run, weights=weights), room.device) <= room.for_a_run
+        if amply and room.host_suffices:
+            return weights
+        needs = footprint(info, prepared.plan, device=room.device, pace=pace, **run, weights=weights)
+        verdict = judge(needs, room)
+        if room.host_suffices and _needed(verdict, early) <= room.for_a_run:
+            _say_what_makes_it_fit(verdict, room)
+            return weights
+    shortage = _shortage(verdict, needs, room, early)
+    if not anyway:
+        raise InputError(f"{shortage}; `helios plan` counts it all, and --anyway tries it all the same")
+    logger.warning("%s; it is tried anyway", shortage)
+    return weights
+
+
+def _say_what_makes_it_fit(verdict: "Verdict", room: "Room") -> None:
+    from helios.engine.memory import gib
+
+    if verdict.needed > room.for_a_run:
         held = f"all at once would take {gib(verdict.needed)} of the {gib(room.for_a_run)} that are free"
         logger.warning("fits only with the text encoder freed before the other weights load: %s", held)
 

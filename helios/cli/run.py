@@ -127,9 +127,8 @@ class Setup:
         Raises: InputError when the machine has no room for the run.
         """
         from helios.device import resolve_device
-        from helios.engine.approximation import named, told
+        from helios.engine.approximation import told
         from helios.engine.memory import Room
-        from helios.engine.packages import PackagedBlocks
         from helios.engine.pipeline import Helios, lasting_name, parse_dtype
         from helios.engine.precision import Precision
         from helios.engine.session import EarlyFrames
@@ -139,21 +138,30 @@ class Setup:
         vae_dtype = parse_dtype(self.vae_dtype or usual.vae_dtype, device)
         early = isinstance(self.decoding, EarlyFrames)
         how = {"dtype": dtype, "vae_dtype": vae_dtype}
-        nearly = named(usual.approximations) if self.approximations is None else self.approximations
-        room, names = Room.of(device), [each.name for each in nearly]
-        if names and any(isinstance(each, PackagedBlocks) for each in self.accelerations):
-            raise InputError(
-                f"compiled packages hold the exact blocks and the run is approximate ({', '.join(names)}): leave "
-                "--accelerate out, or say --approximate none"
-            )
-        asked = {"pace": self.pace, "early": early, "anyway": self.anyway, "approximations": names}
-        check_room(run.info, prepared, room, **how, **asked)
-        source = lasting_name(run.source)
-        helios = Helios.from_info(run.info, device=device, **how, prompts=prepared.prompts, source=source)
-        if nearly:
-            cost = helios.approximate(prepared, *nearly, decoding=self.decoding)
-            typer.echo(told(names, cost), err=True)
+        nearly = self._nearly(usual)
+        asked = {"pace": self.pace, "early": early, "anyway": self.anyway, "approximations": [x.name for x in nearly]}
+        weights = check_room(run.info, prepared, Room.of(device), **how, **asked)
+        load = {"device": device, **how, "prompts": prepared.prompts, "weights": weights}
+        helios = Helios.from_info(run.info, **load, source=lasting_name(run.source))
+        left = [each for each in nearly if each.name not in helios.transformer.approximations]
+        if left:
+            cost = helios.approximate(prepared, *left, decoding=self.decoding)
+            typer.echo(told([each.name for each in left], cost), err=True)
         return helios.accelerate(*self.accelerations)
+
+    def _nearly(self, recorded: "Precision") -> "tuple[Approximation, ...]":
+        """The approximations that were asked for, or else recorded. Raises: InputError beside compiled packages."""
+        from helios.engine.approximation import named
+        from helios.engine.packages import PackagedBlocks
+
+        nearly = named(recorded.approximations) if self.approximations is None else self.approximations
+        if nearly and any(isinstance(each, PackagedBlocks) for each in self.accelerations):
+            names = ", ".join(each.name for each in nearly)
+            raise InputError(
+                f"compiled packages hold the exact blocks and the run is approximate ({names}): leave --accelerate out, or "
+                "say --approximate none"
+            )
+        return nearly
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from helios.device import has_fp8_units
 from helios.errors import InputError
-from helios.models.transformer.layers import Fp8Linear
+from helios.models.transformer.rounding import Rounding
 
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
@@ -49,9 +49,10 @@ class ReusedHistory:
 
 @dataclass(frozen=True)
 class Fp8Linears:
-    """Linear layers of the blocks in 8-bit floats, weights and activations: half the memory of bfloat16 for them, and up
-    to twice the rate on GPUs that have units for it (Ada, Hopper and later). The first three blocks and the last three
-    stay exact, of fewer than twelve a quarter at each end, rounded down; and so does all that is outside of the blocks.
+    """Linear layers of the inner blocks (:func:`helios.models.transformer.rounding.rounded_weights`) in 8-bit floats,
+    weights and activations: half the memory of bfloat16 for them, and up to twice the rate on GPUs that have units for it
+    (Ada, Hopper and later). All else stays exact. Where the exact weights have no room, ``from_pretrained(weights="fp8")``
+    rounds them while they load.
     """
 
     name = "fp8"
@@ -62,13 +63,10 @@ class Fp8Linears:
                 "%s has no units for 8-bit floats: the video is what they would make, later instead of sooner",
                 transformer.device,
             )
-        layers = len(transformer.blocks)
-        exact = min(3, layers // 4)
-        for block in transformer.blocks[exact : layers - exact]:
-            for parent in list(block.modules()):
-                for name, layer in list(parent.named_children()):
-                    if Fp8Linear.suits(layer):
-                        setattr(parent, name, Fp8Linear(layer))
+        rounding = Rounding(transformer)
+        for name in rounding.names:
+            rounding.take(name, transformer.get_parameter(name))
+        for block in transformer.blocks:
             block.attn1.split_projections()
 
 
@@ -120,5 +118,9 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
 
 def told(names: Sequence[str], psnr_db: float | None) -> str:
     """One sentence on what approximations cost; None or infinite decibels are equal frames."""
-    cost = "equal to" if psnr_db is None or psnr_db == inf else f"{psnr_db:.1f} dB (PSNR) from"
-    return f"{' and '.join(names)}: a second chunk is {cost} the exact one"
+    cost = (
+        "that of the model without"
+        if psnr_db is None or psnr_db == inf
+        else f"{psnr_db:.1f} dB (PSNR) from the one without"
+    )
+    return f"{' and '.join(names)}: a second chunk is {cost}"

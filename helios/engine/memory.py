@@ -18,11 +18,12 @@ from helios.checkpoints import CheckpointInfo
 from helios.checkpoints.layout import TEXT_ENCODER, TRANSFORMER, VAE
 from helios.checkpoints.load import text_encoder_keeps_float32
 from helios.device import HostMemory, device_capacity, host_memory
-from helios.engine.approximation import ReusedHistory
+from helios.engine.approximation import Fp8Linears, ReusedHistory
 from helios.engine.dry_run import DryRun
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
 from helios.engine.pace import InTurn, Pace
 from helios.models.transformer.precision import keeps_float32
+from helios.models.transformer.rounding import rounded_weights
 from helios.ops.conv3d import half_units
 from helios.sampling.plan import SamplingPlan
 
@@ -52,6 +53,7 @@ class Footprint:
         levels: working memory of a denoising step, per level.
         decode: working memory of decoding a chunk at once; ``decode_early`` latent frame by latent frame.
         ahead: a chunk is decoded while the next one is denoised, so that both hold working memory at once.
+        loaded: the transformer's weights as they are loaded, ``exact`` or ``fp8``.
     """
 
     dtype: torch.dtype
@@ -66,6 +68,7 @@ class Footprint:
     decode: int
     decode_early: int
     ahead: bool = False
+    loaded: str = "exact"
 
     @property
     def weights(self) -> int:
@@ -102,11 +105,13 @@ def footprint(
     batch: int = 1,
     pace: Pace = InTurn(),
     approximations: Collection[str] = (),
+    weights: str = "exact",
 ) -> Footprint:
     """The footprint of a run of ``plan`` with ``batch`` videos; takes seconds and no memory to speak of.
 
     ``pace`` is that of the session; on the CPU, where nothing runs beside anything, it makes no difference. Of the
-    ``approximations`` (names), ``history`` keeps more; ``fp8`` needs what loading the exact weights takes.
+    ``approximations`` (names), ``history`` keeps more, and ``fp8`` needs what loading the exact weights takes, unless
+    ``weights`` are ``fp8`` from the beginning.
     """
     dry = DryRun(
         info.transformer_config,
@@ -122,7 +127,7 @@ def footprint(
     return Footprint(
         dtype=dtype,
         vae_dtype=vae_dtype,
-        **_weights_by_part(info, dtype, vae_dtype),
+        **_weights_by_part(info, dtype, vae_dtype, weights),
         text_encoding=_text_encoding_bytes(info),
         prompt=_prompt_bytes(info, plan, dtype, batch),
         history=sum(_bytes(x) for x in (dry.past.window_BCTHW, dry.past.anchor_BCTHW, history.tokens_BLD))
@@ -131,6 +136,7 @@ def footprint(
         decode=_peak(dry.decode),
         decode_early=_peak(lambda: [None for _ in islice(dry.decode_early(), 3)]),  # the others are like the third
         ahead=pace.looks_ahead and device.type != "cpu",
+        loaded=weights,
     )
 
 
@@ -142,6 +148,7 @@ def at_most(
     vae_dtype: torch.dtype,
     batch: int = 1,
     approximations: Collection[str] = (),
+    weights: str = "exact",
 ) -> int:
     """Bytes that no run of ``plan`` exceeds, from headers and sizes alone: at once, where :func:`footprint` takes a second.
 
@@ -156,19 +163,27 @@ def at_most(
     step = copies * tokens * (_ROWS_AT_ONCE * width + 2 * config["ffn_dim"])
     pixels = plan.geometry.chunk_frames * plan.height * plan.width
     decode = pixels * _MAPS_AT_ONCE * max(vae["base_dim"], vae.get("decoder_base_dim") or 0)
-    weights = sum(_weights_by_part(info, dtype, vae_dtype).values())
+    loaded = sum(_weights_by_part(info, dtype, vae_dtype, weights).values())
     working = _text_encoding_bytes(info) + batch * (step + decode) * torch.float32.itemsize
     kept = _kept_bytes(info, copies * batch * tokens * width * dtype.itemsize, approximations)
-    return weights + _prompt_bytes(info, plan, dtype, batch) + working + kept
+    return loaded + _prompt_bytes(info, plan, dtype, batch) + working + kept
 
 
-def _weights_by_part(info: CheckpointInfo, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, int]:
+def _weights_by_part(info: CheckpointInfo, dtype: torch.dtype, vae_dtype: torch.dtype, weights: str) -> dict[str, int]:
     """Under the names of a :class:`Footprint`."""
+    saved = _saved_by_rounding(info, dtype) if weights == Fp8Linears.name else 0
     return {
-        "transformer": _weights(info, TRANSFORMER, dtype, keeps_float32),
+        "transformer": _weights(info, TRANSFORMER, dtype, keeps_float32) - saved,
         "vae": _weights(info, VAE, vae_dtype),
         "text_encoder": _weights(info, TEXT_ENCODER, dtype, text_encoder_keeps_float32(dtype)),
     }
+
+
+def _saved_by_rounding(info: CheckpointInfo, dtype: torch.dtype) -> int:
+    """One byte a weight is left of the rounded ones, and a float32 scale a row."""
+    shapes = {name: entry.shape for name, entry in info.tensors[TRANSFORMER].items()}
+    rounded = [shapes[name] for name in rounded_weights(shapes, info.transformer_config["num_layers"])]
+    return sum(rows * (columns * (dtype.itemsize - 1) - torch.float32.itemsize) for rows, columns in rounded)
 
 
 def _text_encoding_bytes(info: CheckpointInfo) -> int:
@@ -279,18 +294,20 @@ def judge(footprint: Footprint, room: Room) -> Verdict:
         on_device(size, room.device) for size in (footprint.together, footprint.prompts_first, footprint.early_frames)
     )
     free = room.for_a_run
+    rounded = ", weights='fp8'" if footprint.loaded != "exact" else ""
     if not room.host_suffices:
         advice = f"Host memory is short of {gib(_HOST_BASE)}: free some, or raise the container's limit."
     elif together <= free:
         advice = "Fits as it is."
     elif prompts_first <= free:
         advice = (
-            "Fits with the prompts encoded first, as `helios generate` does: in Python, from_pretrained(prompts=[...])."
+            "Fits with the prompts encoded first, as `helios generate` does: in Python, "
+            f"from_pretrained(prompts=[...]{rounded})."
         )
     elif early <= free:
         advice = (
             "Fits with the prompts encoded first and frames decoded early, `helios generate --decode early`: in Python, "
-            "from_pretrained(prompts=[...]) and EarlyFrames()."
+            f"from_pretrained(prompts=[...]{rounded}) and EarlyFrames()."
         )
     elif footprint.ahead and judge(replace(footprint, ahead=False), room).fits:
         advice = "Does not fit while decoding ahead: decode in turn, without --ahead or DecodeAhead(), which does."

@@ -15,7 +15,7 @@ from helios.checkpoints.embedded import DEFAULT, SMALL
 from helios.conditioning.picture import Motion
 from helios.device import default_dtype, resolve_device
 from helios.engine.acceleration import Acceleration
-from helios.engine.approximation import Approximation, apply_all, measured_steps, psnr
+from helios.engine.approximation import Approximation, Fp8Linears, apply_all, measured_steps, psnr
 from helios.engine.approximation import check as check_approximable
 from helios.engine.pace import InTurn, Pace
 from helios.engine.precision import Precision
@@ -86,6 +86,7 @@ class Helios:
         vae_dtype: str | torch.dtype = torch.float32,
         vae_device: str | torch.device | None = None,
         prompts: str | Sequence[str] = (),
+        weights: str = "exact",
         revision: str | None = None,
         offline: bool | None = None,
     ) -> "Helios":
@@ -103,6 +104,8 @@ class Helios:
                 the released models and the transformer are then never in memory together. The empty negative prompt is
                 encoded with them where the checkpoint is guided; another one belongs into the list. Prompts that are
                 not in it load the text encoder anew.
+            weights: ``exact``, or ``fp8``: the transformer's inner layers are rounded to 8-bit floats while they load,
+                where the exact ones have no room (:class:`helios.engine.approximation.Fp8Linears`).
             revision: commit, tag or branch on the hub.
             offline: True uses only what is on this machine.
         Raises: InputError when the checkpoint cannot be found, is damaged or contradicts itself; GenerationError when
@@ -115,6 +118,7 @@ class Helios:
             vae_dtype=vae_dtype,
             vae_device=vae_device,
             prompts=prompts,
+            weights=weights,
             source=lasting_name(source),
         )
 
@@ -128,6 +132,7 @@ class Helios:
         vae_dtype: str | torch.dtype = torch.float32,
         vae_device: str | torch.device | None = None,
         prompts: str | Sequence[str] = (),
+        weights: str = "exact",
         source: str | None = None,
     ) -> "Helios":
         """Load a checkpoint that has been inspected; arguments as for :meth:`from_pretrained`.
@@ -135,6 +140,8 @@ class Helios:
         Args:
             source: where the checkpoint is found again, for saved sessions; the folder of ``info`` if left out.
         """
+        if weights not in _WEIGHTS:
+            raise InputError(f"weights={weights!r} is unknown: use {' or '.join(_WEIGHTS)}")
         device = resolve_device(device)
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
@@ -145,7 +152,7 @@ class Helios:
                 _encode_and_release(encoder, prompts, guided=info.preset.guidance.needs_negative)
             return cls(
                 info,
-                transformer=loaders.load_transformer(info, device=device, dtype=dtype),
+                transformer=_WEIGHTS[weights](loaders, info, device=device, dtype=dtype),
                 vae=loaders.load_vae(info, device=vae_device, dtype=vae_dtype),
                 encoder=encoder,
                 device=device,
@@ -357,6 +364,20 @@ class Helios:
             Video(frames_FHWC=frames, fps=request.fps, record=self.record(request.of(i)))
             for i, frames in enumerate(frames_BFHWC)
         ]
+
+
+def _exact_transformer(loaders, info: CheckpointInfo, **where) -> "HeliosTransformer3DModel":
+    return loaders.load_transformer(info, **where)
+
+
+def _rounded_transformer(loaders, info: CheckpointInfo, **where) -> "HeliosTransformer3DModel":
+    transformer, error = loaders.load_rounded_transformer(info, **where)
+    transformer.approximations = (Fp8Linears.name,)
+    logger.warning("fp8: weights were rounded while they loaded, by %.1f %% (root mean square)", 100 * error)
+    return transformer
+
+
+_WEIGHTS = {"exact": _exact_transformer, "fp8": _rounded_transformer}
 
 
 def _frames_until(session: Session, count: int) -> np.ndarray:

@@ -202,11 +202,11 @@ def room(monkeypatch, tiny):
     info, cpu = inspect(tiny("distilled")), torch.device("cpu")
     plan = prepare(info, PROMPT, height=64, width=64).plan
 
-    def leave(free):
+    def leave(free, weights="exact"):
         host = HostMemory(total=1 << 40, available=free, cgroup_limit=None, resident=0)
         here = Room(device=cpu, capacity=1 << 40, free=free, host=host)
         monkeypatch.setattr(Room, "of", staticmethod(lambda device: here))
-        return judge(footprint(info, plan, device=cpu, dtype=torch.float32), here)
+        return judge(footprint(info, plan, device=cpu, dtype=torch.float32, weights=weights), here)
 
     return leave
 
@@ -236,6 +236,20 @@ def test_what_saves_memory_is_said_and_can_be_overridden(model, capsys, room):
         assert generate(*command, *more) == 0
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == bool(words)
+
+
+def test_8_bit_weights_are_rounded_while_they_load_where_the_exact_ones_have_no_room(model, capsys, room):
+    command = [PROMPT, "-m", model, "-n", "5", "-q", "--force", *SMALL]
+    rounded = room(0, weights="fp8")
+    exact = room(rounded.needed_prompts_first)
+    assert rounded.needed_prompts_first < exact.needed_prompts_first
+    refused(capsys, "on cpu and", *command, "-o", "a.npy")
+    assert generate(*command, "-o", "a.npy", "--approximate", "fp8") == 0
+    assert "fp8: weights were rounded while they loaded" in capsys.readouterr().err
+    room(1 << 40)
+    assert generate(*command, "-o", "b.npy", "--approximate", "fp8") == 0
+    assert "fp8: a second chunk is" in capsys.readouterr().err
+    assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
 
 
 def test_resuming_keeps_the_precision(model, capsys):
@@ -272,7 +286,7 @@ def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path)
     assert generate(PROMPT, *small, "-o", "exact.npy") == 0
     assert generate(PROMPT, *small, "-o", "nearly.npy", "--approximate", "history,fp8", "--session", "s.session") == 0
     said = capsys.readouterr().err
-    assert "history and fp8: a second chunk is " in said and " dB (PSNR) from the exact one" in said
+    assert "history and fp8: a second chunk is " in said and " dB (PSNR) from the one without" in said
     assert json.loads((tmp_path / "nearly.npy.json").read_text())["approximations"] == ["fp8", "history"]
     exact, nearly = np.load("exact.npy"), np.load("nearly.npy")
     assert not np.array_equal(exact, nearly)

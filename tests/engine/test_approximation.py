@@ -147,6 +147,27 @@ def test_fp8_leaves_the_first_and_the_last_blocks(tiny, tmp_path):
     assert frames_of(helios, **DISTILLED).shape == (66, 64, 64, 3)
 
 
+def test_weights_rounded_while_they_load_are_those_rounded_later(tiny, tmp_path, caplog):
+    from helios.checkpoints.random import write_random_checkpoint
+
+    write_random_checkpoint(tmp_path / "deep", "distilled", num_layers=5)
+    later, loading = (
+        Helios.from_pretrained(tmp_path / "deep", device="cpu", dtype="float32", weights=how)
+        for how in ("exact", "fp8")
+    )
+    assert "fp8: weights were rounded while they loaded, by 2." in caplog.text
+    assert loading.precision.approximations == ("fp8",)
+    apply_all(later.transformer, [Fp8Linears()])
+    expected, found = later.transformer.state_dict(), loading.transformer.state_dict()
+    assert set(expected) == set(found) and len(found) > 100
+    for name, value in expected.items():
+        assert torch.equal(value.float(), found[name].float()), name
+    with pytest.raises(InputError, match="cannot be made approximate by fp8 twice"):
+        loading.approximate(loading.prepare(PROMPT, **DISTILLED), Fp8Linears())
+    with pytest.raises(InputError, match="weights='fp4' is unknown: use exact or fp8"):
+        Helios.from_pretrained(tiny("distilled"), weights="fp4")
+
+
 @pytest.mark.parametrize("approximation", [ReusedHistory(), Fp8Linears()])
 def test_what_it_costs_is_measured_on_a_second_chunk(load, approximation, tmp_path):
     exact, helios = load("distilled"), load("distilled")

@@ -2,11 +2,20 @@
 
 import gc
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from helios.checkpoints import inspect, load_text_encoder, load_transformer, load_vae, synthetic_info
+from helios.checkpoints import (
+    inspect,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    synthetic_info,
+    write_random_checkpoint,
+)
+from helios.checkpoints.load import load_rounded_transformer
 from helios.cli.main import run
 from helios.device import HostMemory
 from helios.engine.live_bytes import FlashOnMeta, LiveBytes
@@ -15,7 +24,7 @@ from helios.engine.pace import DecodeAhead
 from helios.errors import InputError
 from helios.sampling.plan import SamplingPlan
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 GIB = 2**30
 
 
@@ -43,6 +52,29 @@ def test_planned_weights_are_the_loaded_ones(tiny, dtype):
     assert needs.transformer == held(load_transformer(info, CPU, dtype))
     assert needs.vae == held(load_vae(info, CPU, dtype).module)
     assert needs.text_encoder == held(load_text_encoder(info, CPU, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_planned_8_bit_weights_are_the_loaded_ones(tmp_path, dtype):
+    info = inspect(write_random_checkpoint(tmp_path, "distilled", num_layers=9))
+    exact, rounded = (
+        footprint(info, sampling_plan(info), device=CPU, dtype=dtype, weights=how) for how in ("exact", "fp8")
+    )
+    assert rounded.transformer == held(load_rounded_transformer(info, CPU, dtype)[0])
+    assert 0.3 < rounded.transformer / exact.transformer < 0.9
+    assert replace(rounded, transformer=exact.transformer, loaded="exact") == exact
+
+
+def test_the_released_size_fits_a_card_of_24_gigabytes_in_8_bits():
+    """Prompts first and early frames; with whole chunks it is a close fit."""
+    info = synthetic_info("14b-random")
+    half = {"dtype": torch.bfloat16, "vae_dtype": torch.bfloat16}
+    plan = sampling_plan(info, 384, 640)
+    exact, rounded = (footprint(info, plan, device=META, **half, weights=how) for how in ("exact", "fp8"))
+    room = Room.imagined(24 * GIB)
+    assert not judge(exact, room).fits
+    verdict = judge(rounded, room)
+    assert verdict.fits and verdict.needed_least < 21 * GIB and "weights='fp8'" in verdict.advice
 
 
 @pytest.mark.parametrize("variant", ["base", "mid", "distilled"])
@@ -235,7 +267,8 @@ def test_attention_on_meta_makes_no_scores():
 def test_the_command_says_what_fits(tiny, capsys):
     assert run(["plan", str(tiny("distilled")), "--device", "cpu", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert [entry["dtype"] for entry in facts["precisions"]] == ["float32", "bfloat16", "bfloat16"]
+    assert [entry["dtype"] for entry in facts["precisions"]] == ["float32", *3 * ["bfloat16"]]
+    assert [entry["loaded"] for entry in facts["precisions"]] == [*3 * ["exact"], "fp8"]
     assert all(entry["fits"] for entry in facts["precisions"])
     assert run(["plan", "tiny-random", "--device-memory", "0.1", "--dtype", "float32"]) == 0
     assert "missing" in " ".join(capsys.readouterr().out.split())

@@ -120,8 +120,9 @@ class SelfAttention(Attention):
             self._fused = FusedProjections.of(layers)
 
     def split_projections(self) -> None:
-        """Take :meth:`fuse_projections` back, where a projection has been replaced: its old weights are freed."""
-        self._fused = None
+        """Take :meth:`fuse_projections` back where a projection has been replaced: its old weights are freed."""
+        if any(type(layer) is not Linear for layer in (self.to_q, self.to_k, self.to_v)):
+            self._fused = None
 
     def forward(
         self,

@@ -28,13 +28,13 @@ class Fp8Linear(nn.Module):
     weight_DE: Tensor
     scale_D1: Tensor
 
-    def __init__(self, exact: nn.Linear) -> None:
-        """Round an exact layer's weights; its bias is taken over."""
+    def __init__(self, weight_DE: Tensor, bias: nn.Parameter | None) -> None:
+        """Round an exact layer's weight; its bias is taken over."""
         super().__init__()
-        weight_DE, scale_D1 = quantise_rows(exact.weight.detach())
-        self.register_buffer("weight_DE", weight_DE)
+        rounded_DE, scale_D1 = quantise_rows(weight_DE.detach())
+        self.register_buffer("weight_DE", rounded_DE)
         self.register_buffer("scale_D1", scale_D1)
-        self.bias = exact.bias
+        self.bias = bias
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
