@@ -40,7 +40,7 @@ def main(
     if clips not in ("train", "new"):
         raise InputError(f"there are no clips {clips!r}: use train or new")
     torch.set_num_threads(threads)
-    world = heldout_clips(count) if clips == "new" else toy.pretrain_times().data.world.clips
+    world = heldout_clips(count) if clips == "new" else toy.stage2_text().data.world.clips
     chunks = FirstChunks(model, world, count, shrink)
     scenes = [world.describe(k)[0] for k in range(count)]
 

@@ -56,8 +56,10 @@ PHASES = (
     "pretrain_places",
     "pretrain_times",
     "pretrain_many",
+    "pretrain_small",
     "stage1_init",
     "stage1_post",
+    "stage2_text",
     "stage2_init",
     "stage2_post",
     "ode",
@@ -258,6 +260,29 @@ def pretrain_many() -> Phase:
     )
 
 
+def pretrain_small() -> Phase:
+    """The same clips once more, nearly all of them at a half and a quarter of the size: what the pyramid begins with.
+
+    The last weights are kept, not the best: probes sample at full size, which is hardly trained here.
+    """
+    base = pretrain_many()
+    far = LogitNormal(mean=-1.2, std=1.2)
+    return replace(
+        base,
+        name="pretrain_small",
+        stage=replace(
+            base.stage,
+            excerpts=(
+                Excerpt(share=0.42, shrink=4, law=far),
+                Excerpt(share=0.5, shrink=2, law=far),
+                Excerpt(share=0.08, frames=SparseFrames(most=4, adjacent=0.2), law=LogitNormal(mean=-0.9, std=1.2)),
+            ),
+        ),
+        start=After(phase="pretrain_many"),
+        run=replace(base.run, steps=960, seed=57, probe_every=960, keep=Keep(last=2)),
+    )
+
+
 def stage1_init() -> Phase:
     """The backbone learns to go on from a history; text encoder frozen from here on.
 
@@ -276,12 +301,12 @@ def stage1_init() -> Phase:
             law=LogitNormal(mean=-0.7, std=1.3),
             sparse=SparseFrames(share=0.7, most=4, adjacent=0.6),
         ),
-        start=After(phase="pretrain_many"),
+        start=After(phase="pretrain_small"),
         data=replace(base.data, folder="latents_small", world=replace(base.data.world, seed=3, variety=SMALL_WORLD)),
         text=EncodedText(dropout=0.1),
         training=FullTraining(),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=20, floor=0.3)),
-        run=replace(base.run, steps=220, batch_size=16, seed=43, probe_every=220),
+        run=replace(base.run, steps=180, batch_size=16, seed=43, probe_every=180),
         probes=replace(base.probes, count=8, chunks=2),
     )
 
@@ -299,20 +324,36 @@ def stage1_post() -> Phase:
     )
 
 
-def stage2_init() -> Phase:
-    """Three resolutions, one per step."""
+def stage2_text() -> Phase:
+    """Three resolutions, one per step: first chunks alone, of as many clips as pretraining saw."""
     base = stage1_post()
     return replace(
         base,
-        name="stage2_init",
+        name="stage2_text",
         stage=PyramidStage(
-            tasks=base.stage.tasks,
+            tasks=Tasks(mix=TaskMix(t2v=1.0, i2v=0.0, v2v=0.0, full=0.0)),
             draws=OneLevel(shares=(0.4, 0.4, 0.2), finest=replace(base.stage.sparse, share=0.6)),
         ),
         start=After(phase="stage1_post"),
+        data=pretrain_many().data,
+        training=FullTraining(frozen=MEMORY_PATCHES),
+        optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.3)),
+        run=replace(base.run, steps=240, batch_size=32, seed=58, probe_every=240),
+        probes=replace(base.probes, steps=(6, 6, 6), chunks=1),
+    )
+
+
+def stage2_init() -> Phase:
+    """Three resolutions, one per step: first and later chunks."""
+    before, base = stage2_text(), stage1_post()
+    return replace(
+        base,
+        name="stage2_init",
+        stage=replace(before.stage, tasks=base.stage.tasks),
+        start=After(phase="stage2_text"),
         optim=replace(base.optim, lr=0.01, schedule=Cosine(warmup=10, floor=0.2)),
-        run=replace(base.run, steps=600, seed=45, probe_every=600),
-        probes=replace(base.probes, steps=(6, 6, 6)),
+        run=replace(base.run, steps=480, seed=45, probe_every=480),
+        probes=replace(before.probes, chunks=2),
     )
 
 
@@ -347,14 +388,18 @@ def ode() -> Phase:
 
 
 def dmd() -> Phase:
-    """Distilled, second half: distribution matching to Base, with a critic that is trained in full."""
+    """Distilled, second half: distribution matching to Base, with a critic that is trained in full.
+
+    Few steps, so the student moves in every second one, at a higher rate than the published share of the critic's.
+    """
     base = ode()
     mix = TaskMix(t2v=0.0, i2v=0.1, v2v=0.4, full=0.5, still=0.7)
     config = DmdConfig(
         tasks=Tasks(mix=mix, corruption=PerBatchCorruption(mode="noise")),
         student_damage=Saturation(),
-        times=ScoreTimes(schedule=CoarseToFine(over=200)),
+        times=ScoreTimes(schedule=CoarseToFine(over=10)),
         guidance=2.0,
+        student_every=2,
     )
     return replace(
         base,
@@ -364,13 +409,13 @@ def dmd() -> Phase:
             config=config,
             student=base.stage.student,
             critic=FullTraining(),
-            critic_optim=OptimConfig(lr=1e-4, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
+            critic_optim=OptimConfig(lr=3e-4, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
         ),
         start=After(phase="ode"),
         data=stage1_init().data,
-        optim=OptimConfig(lr=3e-5, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
-        ema=Ema(decay=0.99, start=100),
-        run=replace(base.run, steps=3000, batch_size=8, seed=49, probe_every=1000),
+        optim=OptimConfig(lr=1e-4, betas=(0.0, 0.999), clip=10.0, weight_decay=1e-3),
+        ema=Ema(decay=0.8, start=2),
+        run=replace(base.run, steps=20, seed=49, save_every=10, probe_every=20),
     )
 
 
@@ -383,5 +428,5 @@ def gan() -> Phase:
         name="gan",
         stage=replace(base.stage, adversary=heads),
         start=After(phase="dmd"),
-        run=replace(base.run, steps=1000, seed=50),
+        run=replace(base.run, steps=10, seed=50, save_every=5, probe_every=10),
     )

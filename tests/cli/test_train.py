@@ -99,7 +99,7 @@ def test_several_ranks_prepare_nothing(capsys, tmp_path, monkeypatch):
         (["toy.vae", "--threads", "0"], "threads=0"),
         (["toy", "--prepare-only"], f"--prepare-only prepares one phase and this recipe has {len(toy.PHASES)}"),
         (["toy.vae", "--prepare-only", "--dry-run"], "pass one of them"),
-        (["toy.stage1_init", "--prepare-only"], "train the phase 'pretrain_many' first"),
+        (["toy.stage1_init", "--prepare-only"], "train the phase 'pretrain_small' first"),
         (["toy.stage1_init", "--dry-run", "--devices", "7"], "batch_size=16 does not split over 7 devices"),
     ],
 )
