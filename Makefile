@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_PROMPT ?= a big red circle moves right over the sea by day in clear weather, the camera is still
+DEMO_PROMPT ?= a big yellow triangle bounces over the desert at sunset in clear weather, the camera is still
 
 .PHONY: demo test lint clean
 
