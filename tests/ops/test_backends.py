@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from helios.ops import adaln, attention, backends, gelu, linear, rms_norm, rope
+from helios.ops import adaln, attention, backends, fp8_linear, gelu, linear, rms_norm, rope
 
 X, ROWS, TABLE = torch.ones(1, 3, 8), torch.ones(1, 1, 8), torch.ones(1, 3, 2, 2)
 CALLS = {
@@ -13,6 +13,7 @@ CALLS = {
     "gated_residual": lambda x: adaln.gated_residual(x, x, ROWS, (3,)),
     "gelu_tanh": gelu.gelu_tanh,
     "layer_norm_modulate": lambda x: adaln.layer_norm_modulate(x, ROWS, ROWS, (3,), eps=1e-6),
+    "fp8_linear": lambda x: fp8_linear.fp8_linear(x, *fp8_linear.quantise_rows(x[0]), None),
     "linear": lambda x: linear.linear(x, torch.ones(5, 8, dtype=x.dtype)),
     "norm_rotate": lambda x: rope.norm_rotate(x, torch.ones(8), TABLE, eps=1e-6),
     "rms_norm": lambda x: rms_norm.rms_norm(x, torch.ones(8), eps=1e-6),
