@@ -191,25 +191,27 @@ def long_run(helios: Helios, scale: Scale) -> Found:
     return found, f"{line} chunk, chunk p99/p50 {p99 / p50:.2f}", passed
 
 
-def load(device: torch.device, model: str, report: Report, name: str) -> Helios | None:
-    """The model with weights made on the device; None when that failed."""
+def load(device: torch.device, model: str, report: Report, name: str) -> list[Helios]:
+    """The model with weights made on the device, and the same with a VAE in bfloat16; empty when that failed."""
     models: list[Helios] = []
 
     def made() -> Found:
         began = time.perf_counter()
-        models.append(Helios.from_info(synthetic_info(model), device=device))
+        exact = Helios.from_info(synthetic_info(model), device=device)
+        models.extend((exact, with_half_vae(exact)))
         seconds = time.perf_counter() - began
         return {"seconds": seconds}, f"weights made in {seconds:.0f} s", True
 
-    return models[0] if report.step(name, made) else None
+    report.step(name, made)
+    return models
 
 
 def measure(device: torch.device, model: str, scale: Scale, report: Report) -> None:
     """Speed of the released shape: exact, then what keeps its mathematics or nearly so."""
-    exact = load(device, model, report, "load")
-    if exact is None:
+    models = load(device, model, report, "load")
+    if not models:
         return
-    half = with_half_vae(exact)
+    exact, half = models
 
     def step(name: str, helios: Helios, **how) -> None:
         report.step(name, lambda: speed(helios, scale, report.folder, name, **how))
@@ -230,9 +232,8 @@ def measure_approximate(device: torch.device, model: str, scale: Scale, report: 
     """What changes the mathematics, each on a model of its own, since nothing takes it back."""
     for approximations in ((Fp8Linears(),), (ReusedHistory(), Fp8Linears())):
         names = " ".join(each.name for each in approximations)
-        helios = load(device, model, report, f"load for {names}")
-        if helios is not None:
-            half, name = with_half_vae(helios), f"bf16 VAE {names} 1+1+1"
+        name = f"bf16 VAE {names} 1+1+1"
+        for half in load(device, model, report, f"load for {names}")[1:]:
             report.step(name, partial(speed, half, scale, report.folder, name, steps=1, approximations=approximations))
 
 

@@ -179,8 +179,7 @@ def load_rounded_transformer(
 
     model = load_transformer(info, device, dtype)
     rounding = Rounding(model)
-    for name in rounding.names:
-        rounding.take(name, model.get_parameter(name))
+    rounding.take_all()
     return model, rounding.relative_error
 
 

@@ -63,9 +63,7 @@ class Fp8Linears:
                 "%s has no units for 8-bit floats: the video is what they would make, later instead of sooner",
                 transformer.device,
             )
-        rounding = Rounding(transformer)
-        for name in rounding.names:
-            rounding.take(name, transformer.get_parameter(name))
+        Rounding(transformer).take_all()
         for block in transformer.blocks:
             block.attn1.split_projections()
 

@@ -66,8 +66,8 @@ def measure_speed(
     """Measure a prepared run and return the whole result as JSON data.
 
     Keys: ``settings``, ``machine``, ``helios`` (and one per other contender), ``ratios``, ``differences``,
-    ``vae_psnr_db``, ``approximations``, ``roofline``, ``operations_s``, ``memory``, ``command``. Times are seconds, sizes bytes, work
-    floating-point operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
+    ``vae_psnr_db``, ``approximations``, ``roofline``, ``operations_s``, ``memory``, ``command``. Times are seconds, sizes
+    bytes, work floating-point operations; ``*_s`` under ``phases_s`` are of one chunk, its text encoding excepted.
     """
     approximated = _approximated(helios, prepared, config.approximations)
     warm_up_s = _timed(lambda: helios.warm_up(prepared))

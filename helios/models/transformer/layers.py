@@ -36,11 +36,6 @@ class Fp8Linear(nn.Module):
         self.register_buffer("scale_D1", scale_D1)
         self.bias = bias
 
-    @staticmethod
-    def suits(layer: nn.Module) -> bool:
-        """Whether a layer is a linear one of widths that float8 units take."""
-        return type(layer) is Linear and layer.in_features % 16 == 0 and layer.out_features % 16 == 0
-
     def forward(self, input: Tensor) -> Tensor:
         assert self.weight_DE.dtype == FLOAT8, "8-bit weights were cast: make the model approximate after moving it"
         return fp8_linear(input, self.weight_DE, self.scale_D1, self.bias)

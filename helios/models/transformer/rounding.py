@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from helios.models.transformer.layers import Fp8Linear
+from helios.models.transformer.layers import Fp8Linear, Linear
 
 _EXACT_AT_EACH_END = 3
 
@@ -45,7 +45,7 @@ class Rounding:
         self._model = model
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         known = rounded_weights(shapes, len(model.blocks))
-        self.names = frozenset(name for name in known if Fp8Linear.suits(model.get_submodule(_layer(name))))
+        self.names = frozenset(name for name in known if type(model.get_submodule(_layer(name))) is Linear)
         self._lost, self._whole = 0.0, 0.0
 
     @torch.no_grad()
@@ -57,6 +57,11 @@ class Rounding:
         setattr(self._model.get_submodule(parent), child, rounded)
         self._lost += float((rounded.weight_DE.float() * rounded.scale_D1 - weight_DE.float()).square().sum())
         self._whole += float(weight_DE.float().square().sum())
+
+    def take_all(self) -> None:
+        """Round a model that has its weights."""
+        for name in self.names:
+            self.take(name, self._model.get_parameter(name))
 
     @property
     def relative_error(self) -> float:
