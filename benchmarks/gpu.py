@@ -26,7 +26,7 @@ from helios.bench.speed.contenders import DiffusersContender, HeliosContender
 from helios.bench.speed.precision import decode_psnr
 from helios.checkpoints import CheckpointInfo, inspect, synthetic_info, write_random_checkpoint
 from helios.device import resolve_device
-from helios.engine.acceleration import CompiledBlocks
+from helios.engine.acceleration import CompiledBlocks, CompiledNorms
 from helios.engine.approximation import Fp8Linears, ReusedHistory, told
 from helios.engine.pace import DecodeAhead
 from helios.engine.pipeline import Helios
@@ -224,7 +224,7 @@ def measure(device: torch.device, model: str, scale: Scale, report: Report) -> N
     step("bf16 VAE 2+2+2", half, steps=2)
     if scale.beyond:
         step("bf16 VAE ahead 1+1+1", half, steps=1, pace=DecodeAhead())
-        half.accelerate(CompiledBlocks())
+        half.accelerate(CompiledBlocks(), CompiledNorms())
         step("bf16 VAE compiled 1+1+1", half, steps=1)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from helios.errors import InputError
-from helios.ops import adaln, attention, conv3d, fp8_linear, gelu, linear, rms_norm, rope
+from helios.ops import adaln, attention, channel_norm, conv3d, fp8_linear, gelu, linear, rms_norm, rope
 from helios.ops.backends import backends
 
 RUNS = (37, 90)  # odd on purpose: history and noisy tokens
@@ -115,6 +115,11 @@ def operations() -> list[Operation]:
             names=("reference", "native", "onednn"),
         ),
     ]
+
+
+def _norm_silu(x_BCTHW: Tensor, gamma_C: Tensor, backend: str) -> Tensor:
+    window_BCTHW = conv3d.empty_video(x_BCTHW, x_BCTHW.shape[2])
+    return channel_norm.channel_norm_silu_into(window_BCTHW, x_BCTHW, gamma_C, backend=backend)
 
 
 def check_kernels(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> list[dict]:

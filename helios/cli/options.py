@@ -82,15 +82,18 @@ def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
 
     Raises: InputError for anything else.
     """
-    from helios.engine.acceleration import CompiledBlocks, FusedProjections
+    from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections
     from helios.engine.packages import PackagedBlocks
 
     if how is None:
         return ()
-    known: dict[str, Acceleration] = {"fused": FusedProjections(), "compiled": CompiledBlocks()}
+    known: dict[str, tuple[Acceleration, ...]] = {
+        "fused": (FusedProjections(),),
+        "compiled": (CompiledBlocks(), CompiledNorms()),
+    }
     asked = how.split(",")
     if set(asked) <= set(known):
-        return tuple(known[name] for name in known if name in asked)
+        return tuple(each for name in known if name in asked for each in known[name])
     if Path(how).is_dir():
         return (PackagedBlocks(folder=how),)
     raise InputError(f"accelerate={how!r} is unknown: use {', '.join(known)}, or a folder that helios compile made")

@@ -1,4 +1,4 @@
-"""Ways to make a loaded transformer faster that keep its mathematics. Each is a choice; none is made by default.
+"""Ways to make a loaded model faster that keep its mathematics. Each is a choice; none is made by default.
 
 They change the order of floating-point operations at most. What no GPU has run is said so here and by
 ``helios doctor``.
@@ -11,15 +11,16 @@ import torch
 
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
+    from helios.models.vae import HeliosVAE
 
 
 class Acceleration(Protocol):
-    """Changes how a transformer computes, not what."""
+    """Changes how a transformer and a VAE compute, not what."""
 
-    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
-        """Change a loaded transformer in place; nothing takes it back.
+    def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
+        """Change the loaded parts in place; nothing takes it back.
 
-        Raises: InputError when this acceleration does not suit the transformer or the machine.
+        Raises: InputError when this acceleration does not suit the model or the machine.
         """
         ...
 
@@ -30,7 +31,7 @@ class FusedProjections:
     that were mapped from a file become memory of this process.
     """
 
-    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+    def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         transformer.fuse_projections()
 
 
@@ -49,8 +50,26 @@ class CompiledBlocks:
     mode: str | None = None
     backend: str = "inductor"
 
-    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+    def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         # One graph per level, twice (the last block drops its history rows), and again for other sizes and batches.
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        _allow_recompiling()
         for block in transformer.blocks:
             block.compile(fullgraph=True, dynamic=False, mode=self.mode, backend=self.backend)
+
+
+@dataclass(frozen=True)
+class CompiledNorms:
+    """The VAE's norm and SiLU as one pass over memory instead of four, by PyTorch's compiler; for decoding.
+
+    Compiling takes some seconds for each size that a decoder has, a third of them once the compiler's own cache knows
+    it; :meth:`Helios.warm_up` does it before the first chunk. No GPU has run it with Helios yet.
+    """
+
+    def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
+        _allow_recompiling()
+        vae.backends["channel_norm_silu"] = "compiled"
+
+
+def _allow_recompiling() -> None:
+    """Every size is a graph of its own, and PyTorch gives up on a function after eight."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)

@@ -22,6 +22,7 @@ from helios.models.transformer.layout import TokenLayout
 
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
+    from helios.models.vae import HeliosVAE
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class PackagedBlocks:
     def __post_init__(self) -> None:
         _built(Path(self.folder))
 
-    def apply(self, transformer: "HeliosTransformer3DModel") -> None:
+    def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         folder = Path(self.folder)
         _refuse_approximate(transformer)
         _check(folder, _manifest(transformer))

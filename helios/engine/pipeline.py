@@ -162,7 +162,7 @@ class Helios:
     def accelerate(self, *accelerations: Acceleration) -> "Helios":
         """Apply exact accelerations, in order; see :mod:`helios.engine.acceleration`. Returns this object."""
         for acceleration in accelerations:
-            acceleration.apply(self.transformer)
+            acceleration.apply(self.transformer, self.vae)
         return self
 
     def approximate(

@@ -12,7 +12,9 @@ The loader runs at the first call that names the backend, so importing helios ne
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 _LOADERS: dict[tuple[str, str], Callable[[], Callable]] = {}
 _LOADED: dict[tuple[str, str], Callable] = {}
 _LOGGED: set[tuple[str, str, str, torch.dtype]] = set()
+_PREFERRED: ContextVar[Mapping[str, str] | None] = ContextVar("preferred backends", default=None)
 
 
 def provides(op: str, backend: str) -> Callable[[Callable[[], Callable]], Callable[[], Callable]]:
@@ -63,6 +66,24 @@ def _load(op: str, backend: str) -> Callable:
             f"{op} backend {backend!r} needs the package {error.name!r}, which is not installed: "
             "install it or use backend='auto'"
         ) from error
+
+
+@contextmanager
+def preferring(choices: Mapping[str, str]) -> Iterator[None]:
+    """Within it ``auto`` takes these backends, by operation, wherever an operation lets itself be told.
+
+    A choice that somebody made for a model reaches the operations inside of it without an argument on the way.
+    """
+    outer = _PREFERRED.set(choices)
+    try:
+        yield
+    finally:
+        _PREFERRED.reset(outer)
+
+
+def preferred(op: str, *, otherwise: str) -> str:
+    """The backend that :func:`preferring` names for an operation, or the other one."""
+    return (_PREFERRED.get() or {}).get(op, otherwise)
 
 
 def log_choice(op: str, backend: str, x: Tensor) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from helios.cli.main import run
 from helios.cli.options import parse_accelerations, parse_approximations
-from helios.engine.acceleration import CompiledBlocks, FusedProjections
+from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections
 from helios.engine.approximation import Fp8Linears, ReusedHistory
 
 PROMPT = "A red circle moves slowly from left to right."
@@ -277,8 +277,8 @@ def test_accelerations_keep_the_video(model):
 
 def test_the_ways_to_accelerate():
     assert parse_accelerations(None) == ()
-    assert parse_accelerations("compiled") == (CompiledBlocks(),)
-    assert parse_accelerations("compiled,fused") == (FusedProjections(), CompiledBlocks())
+    assert parse_accelerations("compiled") == (CompiledBlocks(), CompiledNorms())
+    assert parse_accelerations("compiled,fused") == (FusedProjections(), CompiledBlocks(), CompiledNorms())
 
 
 def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path):

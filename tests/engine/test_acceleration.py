@@ -8,10 +8,11 @@ import torch
 
 from helios import Helios
 from helios.checkpoints.random import write_random_checkpoint
-from helios.engine.acceleration import CompiledBlocks, FusedProjections
+from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections
 from helios.engine.packages import PackagedBlocks, _manifest, build_packages
-from helios.engine.session import FloatPixels
+from helios.engine.session import EarlyFrames, FloatPixels
 from helios.errors import InputError
+from helios.ops import channel_norm
 
 SIZE = {"height": 64, "width": 64, "seed": 3, "steps": (1, 1, 1), "amplify_first_chunk": False, "num_frames": 66}
 PROMPT = "A red circle moves slowly from left to right."
@@ -29,7 +30,12 @@ def frames_of(helios, **settings) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "accelerations",
-    [[FusedProjections()], [CompiledBlocks(backend="eager")], [FusedProjections(), CompiledBlocks(backend="eager")]],
+    [
+        [FusedProjections()],
+        [CompiledBlocks(backend="eager")],
+        [FusedProjections(), CompiledBlocks(backend="eager")],
+        [CompiledNorms()],
+    ],
 )
 def test_accelerated_equals_plain(helios, accelerations):
     plain = frames_of(helios)
@@ -42,6 +48,22 @@ def test_compiled_blocks_take_other_sizes_and_stream(helios):
     streamed = np.concatenate([chunk.frames for chunk in helios.stream(PROMPT, **SIZE)])
     assert np.array_equal(streamed, helios.generate(PROMPT, **SIZE).frames)
     assert frames_of(helios, height=128, num_frames=1).shape == (1, 128, 64, 3)
+
+
+def test_norms_are_compiled_for_decoding_whole_early_and_nowhere_else(helios, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(channel_norm, "_WORTH_COMPILING", 1)
+    monkeypatch.setattr(channel_norm, "_compiled_rows", lambda: counting(channel_norm._write_rows, sizes))
+    plain = frames_of(helios)
+    assert not sizes
+    helios.accelerate(CompiledNorms())
+    assert np.abs(frames_of(helios) - plain).max() < 1e-5
+    whole = len(sizes)
+    assert whole > 20  # of two chunks
+    assert np.abs(frames_of(helios, decoding=EarlyFrames()) - plain).max() < 1e-5
+    assert len(sizes) == 10 * whole  # nine latent frames each
+    helios.vae.encode(torch.rand(1, 3, 5, 64, 64))
+    assert len(sizes) == 10 * whole
 
 
 def test_warm_up_runs_every_shape_and_changes_nothing(helios):

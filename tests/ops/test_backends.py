@@ -5,11 +5,15 @@ import logging
 import pytest
 import torch
 
-from helios.ops import adaln, attention, backends, fp8_linear, gelu, linear, rms_norm, rope
+from helios.ops import adaln, attention, backends, channel_norm, fp8_linear, gelu, linear, rms_norm, rope
 
 X, ROWS, TABLE = torch.ones(1, 3, 8), torch.ones(1, 1, 8), torch.ones(1, 3, 2, 2)
+ONES = torch.ones(3)
 CALLS = {
     "attention": lambda x: attention.attention(*[x.unflatten(-1, (2, 4))] * 3),
+    "channel_norm_silu": lambda x: channel_norm.channel_norm_silu_into(
+        x.view(1, 3, 8, 1, 1) + 1, x.view(1, 3, 8, 1, 1), ONES
+    ),
     "gated_residual": lambda x: adaln.gated_residual(x, x, ROWS, (3,)),
     "gelu_tanh": gelu.gelu_tanh,
     "layer_norm_modulate": lambda x: adaln.layer_norm_modulate(x, ROWS, ROWS, (3,), eps=1e-6),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helios.models.vae.memory import CausalMemory
-from helios.models.vae.norm import rms_norm, rms_norm_silu_into
+from helios.ops.channel_norm import channel_norm, channel_norm_silu_into
 from helios.ops.conv3d import empty_video, frame_conv2d, open_window, upsample_conv2d, window_conv3d
 
 # a Diffusers module, used for the parameters and submodules it holds
@@ -37,7 +37,7 @@ def norm_conv(
 ) -> Tensor:
     """Norm, SiLU and a causal convolution, plus ``residual``. The norm writes straight into the convolution's window."""
     past_frames = conv.weight.shape[2] - 1
-    window = rms_norm_silu_into(memory.window(conv, x_BCTHW, past_frames), x_BCTHW, norm.gamma)
+    window = channel_norm_silu_into(memory.window(conv, x_BCTHW, past_frames), x_BCTHW, norm.gamma)
     memory.keep(conv, window, past_frames)
     return window_conv3d(window, conv.weight, conv.bias, residual=residual)
 
@@ -57,7 +57,7 @@ def residual_block(block: Weights, x_BCTHW: Tensor, memory: CausalMemory) -> Ten
 def attention_block(block: Weights, x_BCTHW: Tensor) -> Tensor:
     """Single-head self-attention among the pixels of each frame, added to the input."""
     _, channels, _, height, width = x_BCTHW.shape
-    qkv = frame_conv2d(rms_norm(x_BCTHW, block.norm.gamma), block.to_qkv.weight, block.to_qkv.bias)
+    qkv = frame_conv2d(channel_norm(x_BCTHW, block.norm.gamma), block.to_qkv.weight, block.to_qkv.bias)
     q_BTPC, k_BTPC, v_BTPC = qkv.permute(0, 2, 3, 4, 1).flatten(2, 3).split(channels, dim=-1)
     mixed_BTPC = F.scaled_dot_product_attention(q_BTPC, k_BTPC, v_BTPC)
     mixed = mixed_BTPC.unflatten(2, (height, width)).permute(0, 4, 1, 2, 3)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from helios.errors import InputError
 from helios.models.vae import coder
 from helios.models.vae.memory import NoMemory, StreamMemory
+from helios.ops.backends import preferring
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -56,12 +57,16 @@ class HeliosVAE:
     Args:
         module: the loaded Diffusers model. It stays the owner of the weights: train ``vae.module``, save it with
             ``vae.module.save_pretrained``; nothing derived from the weights is kept here.
+
+    ``backends`` names what decoding prefers, by operation (:func:`helios.ops.backends.preferring`); empty at first.
+
     Raises: InputError for a VAE outside the Wan 2.1 family, or whose scale factors contradict its layers.
     """
 
     def __init__(self, module: Any):
         self.module = module
         self.geometry = geometry_of(module.config)
+        self.backends: dict[str, str] = {}
         self._statistics_on: dict[torch.device, tuple] = {}
 
     @classmethod
@@ -158,7 +163,8 @@ class HeliosVAE:
     def decode_raw(self, latents_BCTHW: Tensor) -> Tensor:
         """Pixels, not clamped, of latents in the VAE's own scale (not normalised), with gradients."""
         self._check_latents(latents_BCTHW)
-        return coder.decode(self.module, latents_BCTHW.to(self.device, self.dtype), NoMemory())
+        with preferring(self.backends):
+            return coder.decode(self.module, latents_BCTHW.to(self.device, self.dtype), NoMemory())
 
     def decode_progressive(self, latents_BCTHW: Tensor, *, latents_per_part: int = 1) -> Iterator[Tensor]:
         """Pixels of a chunk in parts, each as soon as it is ready; together they equal :meth:`decode`.
@@ -175,7 +181,7 @@ class HeliosVAE:
     def _parts(self, latents_BCTHW: Tensor, latents_per_part: int) -> Iterator[Tensor]:
         memory = StreamMemory()
         for part in latents_BCTHW.split(latents_per_part, dim=2):
-            with torch.no_grad():
+            with torch.no_grad(), preferring(self.backends):
                 latents = self.denormalize(part).to(self.device, self.dtype)
                 pixels = coder.decode(self.module, latents, memory).clamp(-1.0, 1.0)
             memory.finish_part()
