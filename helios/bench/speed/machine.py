@@ -44,15 +44,23 @@ class Machine:
 
 
 class OtherWork:
-    """How busy other processes keep this host while something is measured: 0 is quiet, 1 is every core taken."""
+    """What others took of this host while something was measured: 0 is quiet, 1 is every core taken."""
 
     def __init__(self) -> None:
         self._began, self._busy, self._own = time.perf_counter(), _busy_s(), time.process_time()
+        self._stolen = _stolen_s()
 
-    def share(self) -> float:
-        """Since this object was made."""
+    def shares(self) -> dict[str, float | None]:
+        """Since this object was made: of other processes, and of other guests of a virtual host (None where the system
+        does not count them).
+        """
+        cores_s = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
         others = (_busy_s() - self._busy) - (time.process_time() - self._own)
-        return max(0.0, others / ((time.perf_counter() - self._began) * (os.cpu_count() or 1)))
+        stolen = _stolen_s()
+        return {
+            "busy_with_other_work": max(0.0, others / cores_s),
+            "taken_by_other_guests": None if stolen is None else (stolen - self._stolen) / cores_s,
+        }
 
 
 def _busy_s() -> float:
@@ -60,6 +68,13 @@ def _busy_s() -> float:
 
     times = psutil.cpu_times()
     return times.user + times.system
+
+
+def _stolen_s() -> float | None:
+    """Seconds that a hypervisor gave to others while a core here had work."""
+    import psutil
+
+    return getattr(psutil.cpu_times(), "steal", None)
 
 
 def measure_machine(

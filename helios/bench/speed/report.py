@@ -86,7 +86,9 @@ def _provenance(result: dict) -> list[str]:
     vae = "" if vae_rate is None else f" ({_flops(vae_rate)}/s in the VAE)"
     rates = f"matrix products {_flops(machine['matrix_flops'])}/s{vae}, copies {machine['copy_bytes'] / 1e9:.0f} GB/s"
     busy, psnr = machine.get("busy_with_other_work"), result.get("vae_psnr_db")
+    stolen = machine.get("taken_by_other_guests")
     others = "" if busy is None else f"; other work took {100 * busy:.0f} % of the host"
+    others += "" if stolen is None else f", other guests {100 * stolen:.0f} %"
     reached = f"{100 * roofline['floor_reached']:.0f} % of the matrix rate is reached"
     lines = [
         f"{model}; {result['helios']['real_time_factor']:.2f} times real time at 24 fps.",

@@ -79,7 +79,7 @@ def measure_speed(
     differences = _differences(contenders)
     others = OtherWork()
     runs = _in_turns(contenders, config.rounds, progress)
-    others_share = others.share()
+    taken = others.shares()
     configs, names = (helios.info.transformer_config, helios.info.vae_config), helios.transformer.approximations
     work = count_chunk(*configs, prepared.plan, approximations=names)
     figures = _figures(runs["helios"], config.fps)
@@ -87,7 +87,7 @@ def measure_speed(
     figures |= {"warm_up_s": warm_up_s, "file_s": file_s}
     return {
         "settings": _settings(helios.info, prepared, helios, config),
-        "machine": machine.to_json() | {"busy_with_other_work": others_share},
+        "machine": machine.to_json() | taken,
         "helios": figures,
         **{name: _figures(found, config.fps) for name, found in runs.items() if name != "helios"},
         "ratios": {name: _ratio(runs["helios"], found) for name, found in runs.items() if name != "helios"},
