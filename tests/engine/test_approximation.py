@@ -221,9 +221,12 @@ def test_what_does_not_go_together_is_refused(load, tmp_path):
         with pytest.raises(InputError, match=f"approximate by {again[0].name} twice"):
             helios.approximate(prepared, *again)
     (tmp_path / "packages.json").write_text("{}")
-    for use in (PackagedBlocks(folder=tmp_path).apply, lambda it: build_packages(it, lambda: None, tmp_path)):
+    for use in (
+        lambda: PackagedBlocks(folder=tmp_path).apply(helios.transformer, helios.vae),
+        lambda: build_packages(helios.transformer, lambda: None, tmp_path),
+    ):
         with pytest.raises(InputError, match=r"approximate \(fp8\): use one of the two"):
-            use(helios.transformer)
+            use()
     packaged = load("distilled")
     packaged.transformer.blocks[0].forward = packaged.transformer.blocks[0].forward  # as PackagedBlocks leaves it
     with pytest.raises(InputError, match="packages hold the exact blocks"):
