@@ -30,6 +30,27 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def compiler():
+    """Skips a test that compiles for the CPU where no C++ compiler is installed."""
+    from helios.engine.acceleration import require_compiler
+    from helios.errors import InputError
+
+    try:
+        require_compiler(torch.device("cpu"))
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def no_compiler():
+    """A machine without a C++ compiler."""
+    import torch._inductor.config
+
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        yield
+
+
+@pytest.fixture(scope="session")
 def helios_of(tiny):
     """A function from variant name to a loaded Helios on the CPU in float32."""
     from helios import Helios

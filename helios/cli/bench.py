@@ -64,11 +64,13 @@ def speed(
     Example: `helios bench speed -m 14b-random --steps 1,1,1 --against diffusers`
     """
     from helios.bench.speed import SpeedConfig, markdown, measure_speed
+    from helios.device import resolve_device
     from helios.engine.pace import DecodeAhead, InTurn
     from helios.engine.pipeline import Helios
     from helios.engine.prepare import prepare
 
-    pace, accelerations = DecodeAhead() if ahead else InTurn(), parse_accelerations(accelerate)
+    pace = DecodeAhead() if ahead else InTurn()
+    accelerations = parse_accelerations(accelerate, resolve_device(device))
     nearly = parse_approximations(approximate) or ()
     config = SpeedConfig(rounds=rounds, against=tuple(against or ()), pace=pace, approximations=nearly)
     if threads is not None:

@@ -19,11 +19,10 @@ _EXTRAS = {
 _UNPROVEN = (
     "all of it on CUDA, ROCm, MPS and Ascend NPU: no accelerator has run it; most of the code is what the CPU runs",
     "what only accelerators take: their convolutions, pinned copies, a second stream (--ahead), cudnn, flash3 and flash4",
-    "blocks compiled while running (--accelerate compiled): tested with the eager backend only, not with the compiler",
-    "packages of helios compile: made by the real compiler and tested on the CPU, nowhere else",
+    "what is compiled, while running (--accelerate compiled) or ahead (helios compile): run on the CPU, nowhere else",
     "the released 14B weights: the layout and the mathematics are tested, the weights were out of reach",
     "8-bit products (--approximate fp8): tested on the CPU, which has no units for them; no GPU has run them",
-    "Triton kernels and CUDA graphs do not exist here",
+    "hand-written Triton kernels and captured CUDA graphs do not exist here",
 )
 
 

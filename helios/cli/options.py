@@ -8,6 +8,8 @@ import typer
 from helios.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from helios.checkpoints import CheckpointInfo
     from helios.engine.acceleration import Acceleration
     from helios.engine.approximation import Approximation
@@ -34,8 +36,8 @@ AccelerateOption = Annotated[
     typer.Option(
         "--accelerate",
         metavar="HOW",
-        help="The same video sooner: `fused` (one product for queries, keys and values), `compiled` (the first chunk "
-        "waits for the compiler), `fused,compiled`, or a folder that `helios compile` made.",
+        help="The same video sooner: `fused` (one product for queries, keys and values), `compiled` (blocks and the "
+        "VAE's norm; the first chunk waits for the compiler, half a minute or more), `fused,compiled`, or a folder that `helios compile` made.",
     ),
 ]
 ApproximateOption = Annotated[
@@ -77,12 +79,12 @@ def find_model(name: str | None, *, revision: str | None = None, offline: bool =
     return inspect(resolve(name, revision=revision, offline=offline or None))
 
 
-def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
+def parse_accelerations(how: str | None, device: "torch.device") -> "tuple[Acceleration, ...]":
     """``fused``, ``compiled``, both with a comma between them, or a folder of compiled packages, which excludes them.
 
-    Raises: InputError for anything else.
+    Raises: InputError for anything else, and for ``compiled`` where the device's compiler is missing.
     """
-    from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections
+    from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections, require_compiler
     from helios.engine.packages import PackagedBlocks
 
     if how is None:
@@ -93,6 +95,8 @@ def parse_accelerations(how: str | None) -> "tuple[Acceleration, ...]":
     }
     asked = how.split(",")
     if set(asked) <= set(known):
+        if "compiled" in asked:
+            require_compiler(device)
         return tuple(each for name in known if name in asked for each in known[name])
     if Path(how).is_dir():
         return (PackagedBlocks(folder=how),)

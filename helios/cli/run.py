@@ -107,7 +107,7 @@ class Setup:
             device=device,
             dtype=dtype,
             vae_dtype=vae_dtype,
-            accelerations=parse_accelerations(accelerate),
+            accelerations=parse_accelerations(accelerate, target),
             approximations=parse_approximations(approximate),
             decoding=parse_decoding(decode),
             pace=DecodeAhead() if ahead else InTurn(),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from helios.errors import InputError
+
 if TYPE_CHECKING:
     from helios.models.transformer.model import HeliosTransformer3DModel
     from helios.models.vae import HeliosVAE
@@ -51,6 +53,8 @@ class CompiledBlocks:
     backend: str = "inductor"
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
+        if self.backend == "inductor":
+            require_compiler(transformer.device)
         # One graph per level, twice (the last block drops its history rows), and again for other sizes and batches.
         _allow_recompiling()
         for block in transformer.blocks:
@@ -66,8 +70,28 @@ class CompiledNorms:
     """
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
+        require_compiler(vae.device)
         _allow_recompiling()
         vae.backends["channel_norm_silu"] = "compiled"
+
+
+def require_compiler(device: torch.device) -> None:
+    """Refuse to compile for the CPU without a C++ compiler. Accelerators are left to PyTorch's own message.
+
+    Raises: InputError when there is none.
+    """
+    if device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise InputError(
+            "compiling for the CPU needs a C++ compiler and there is none: install g++ or name one in CXX, or run without "
+            "compiling"
+        ) from error
 
 
 def _allow_recompiling() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from helios.engine.acceleration import require_compiler
 from helios.errors import InputError
 from helios.models.transformer.layout import TokenLayout
 
@@ -40,9 +41,10 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
         folder: made if it is not there; needs a few megabytes per level and a C++ compiler. Packages of other shapes
             stay in it if they were made for the same machine, versions and transformer; others go.
     Returns: the folder.
-    Raises: InputError for a transformer that has been made approximate.
+    Raises: InputError for a transformer that has been made approximate, and on a CPU without a C++ compiler.
     """
     _refuse_approximate(transformer)
+    require_compiler(transformer.device)
     folder, manifest = Path(folder), json.dumps(_manifest(transformer), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     _begin(folder, manifest)

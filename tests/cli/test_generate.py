@@ -6,6 +6,7 @@ import shutil
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helios.cli.main import run
@@ -275,10 +276,21 @@ def test_accelerations_keep_the_video(model):
         assert np.abs(plain - sooner).max() <= 1
 
 
-def test_the_ways_to_accelerate():
-    assert parse_accelerations(None) == ()
-    assert parse_accelerations("compiled") == (CompiledBlocks(), CompiledNorms())
-    assert parse_accelerations("compiled,fused") == (FusedProjections(), CompiledBlocks(), CompiledNorms())
+def test_the_ways_to_accelerate(monkeypatch):
+    monkeypatch.setattr("helios.engine.acceleration.require_compiler", lambda device: None)
+    here = torch.device("cpu")
+    assert parse_accelerations(None, here) == ()
+    assert parse_accelerations("compiled", here) == (CompiledBlocks(), CompiledNorms())
+    assert parse_accelerations("compiled,fused", here) == (FusedProjections(), CompiledBlocks(), CompiledNorms())
+
+
+@pytest.mark.usefixtures("no_weights", "no_compiler")
+@pytest.mark.parametrize("command", [["generate", PROMPT], ["compile"], ["bench", "speed"]])
+def test_a_missing_compiler_is_said_before_anything_loads(model, capsys, tmp_path, command):
+    how = ["-o", "packages"] if command == ["compile"] else ["--accelerate", "fused,compiled"]
+    assert run([*command, "-m", model, *how]) == 2
+    assert capsys.readouterr().err.count("compiling for the CPU needs a C++ compiler and there is none") == 1
+    assert not list(tmp_path.glob("*.mp4*"))
 
 
 def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path):

@@ -37,6 +37,7 @@ def frames_of(helios, **settings) -> np.ndarray:
         [CompiledNorms()],
     ],
 )
+@pytest.mark.usefixtures("compiler")
 def test_accelerated_equals_plain(helios, accelerations):
     plain = frames_of(helios)
     accelerated = frames_of(helios.accelerate(*accelerations))
@@ -50,6 +51,7 @@ def test_compiled_blocks_take_other_sizes_and_stream(helios):
     assert frames_of(helios, height=128, num_frames=1).shape == (1, 128, 64, 3)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_norms_are_compiled_for_decoding_whole_early_and_nowhere_else(helios, monkeypatch):
     sizes = []
     monkeypatch.setattr(channel_norm, "_WORTH_COMPILING", 1)
@@ -64,6 +66,17 @@ def test_norms_are_compiled_for_decoding_whole_early_and_nowhere_else(helios, mo
     assert len(sizes) == 10 * whole  # nine latent frames each
     helios.vae.encode(torch.rand(1, 3, 5, 64, 64))
     assert len(sizes) == 10 * whole
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_compiling_without_a_compiler_is_refused_before_it_begins(helios, tmp_path):
+    for acceleration in (CompiledBlocks(), CompiledNorms()):
+        with pytest.raises(InputError, match="install g\\+\\+ or name one in CXX"):
+            helios.accelerate(acceleration)
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler and there is none"):
+        build_packages(helios.transformer, lambda: None, tmp_path / "packages")
+    assert not (tmp_path / "packages").exists() and not helios.vae.backends
+    helios.accelerate(CompiledBlocks(backend="eager"))
 
 
 def test_warm_up_runs_every_shape_and_changes_nothing(helios):
@@ -87,6 +100,7 @@ def test_shapes_without_a_package_are_said_once(helios, tmp_path, caplog):
     assert all(f"`helios compile -o {tmp_path}`" in line for line in lines)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_build_that_breaks_off_leaves_no_manifest(helios, tmp_path, monkeypatch):
     prepared = helios.prepare(PROMPT, **SIZE)
 
@@ -110,7 +124,7 @@ def test_a_build_that_breaks_off_leaves_no_manifest(helios, tmp_path, monkeypatc
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory):
+def packages(tmp_path_factory, compiler):
     """One small block compiled for the one level of a Base model: the compiler takes most of a minute."""
     root = tmp_path_factory.mktemp("packages")
     write_random_checkpoint(root / "model", "base", num_layers=2)

@@ -53,6 +53,7 @@ def test_window_holds_the_past_then_silu_of_the_norm(shape, layout, frames, back
         (SHAPES[3], torch.channels_last_3d, torch.bfloat16),
     ],
 )
+@pytest.mark.usefixtures("compiler")
 def test_the_real_compiler_writes_the_same(shape, layout, dtype):
     x, gamma = (t.to(dtype) for t in draw(shape))
     x, window = x.contiguous(memory_format=layout), window_for(x, 2)
