@@ -1,5 +1,5 @@
 # make demo   install into .venv, generate a video with the small model, say where it is
-# make test   install into .venv, pass the tests
+# make test   install into .venv, pass the tests, one process a core and four at most
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ demo: $(VENV)/.base
 	$(BIN)/helios show outputs/demo.mp4 --sheet outputs/demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
