@@ -194,12 +194,12 @@ def make_model(name: str, loaded: Helios, clips: ToyClips, settings: Settings) -
         return Model(helios=loaded, clips=clips)
     steps = settings.steps
     if name == BASE:
-        steps = (equal_steps(loaded.info, settings, loaded.encoder.max_tokens),)
+        steps = (equal_steps(loaded.info, settings),)
     anchor = EmptyAnchor() if name == NO_ANCHOR else FirstFrameAnchor()
     return Model(helios=loaded, clips=clips, steps=steps, guidance=settings.guide, anchor=anchor)
 
 
-def equal_steps(info: CheckpointInfo, settings: Settings, text_tokens: int) -> int:
+def equal_steps(info: CheckpointInfo, settings: Settings) -> int:
     """Steps of Base whose chunk takes as much arithmetic as Mid's, without the VAE."""
 
     def work(variant: Variant, steps: tuple[int, ...]):
@@ -211,7 +211,7 @@ def equal_steps(info: CheckpointInfo, settings: Settings, text_tokens: int) -> i
             steps=steps,
             guidance=settings.guide,
         )
-        return count_chunk(info.transformer_config, info.vae_config, plan, text_tokens=text_tokens)
+        return count_chunk(info.transformer_config, info.vae_config, plan, text_tokens=info.text_tokens)
 
     one = work(Variant.BASE, (1,))
     return max(1, round((work(Variant.MID, settings.steps).denoise - one.history) / one.levels[0]))

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from helios.checkpoints.presets import Preset, preset_for, read_own_settings
 from helios.checkpoints.report import compare
 from helios.checkpoints.tensor_files import TensorEntry, read_headers, read_json, weight_files
 from helios.errors import InputError
+from helios.models.text_encoder import prompt_tokens
 from helios.models.vae.vae import geometry_of
 from helios.schedulers.config import SchedulerConfig
 from helios.shapes import Geometry
@@ -54,6 +56,7 @@ class CheckpointInfo:
         transformer_config: all 20 keys.
         vae_config: with the defaults for absent keys.
         text_encoder_config: as stored.
+        text_tokens: what prompts are padded to.
         preset: recommended size, length, steps and guidance.
         random_weights: nothing was trained (a checkpoint for tests and demonstrations); videos are noise.
         geometry: pixels to latents to tokens.
@@ -67,6 +70,7 @@ class CheckpointInfo:
     transformer_config: dict[str, Any]
     vae_config: dict[str, Any]
     text_encoder_config: dict[str, Any]
+    text_tokens: int
     preset: Preset
     random_weights: bool
     geometry: Geometry
@@ -98,7 +102,7 @@ def inspect(path: str | Path) -> CheckpointInfo:
     transformer_config = complete_transformer_config(configs[TRANSFORMER])
     vae_config = VAE_DEFAULTS | configs[VAE]
     _check_widths(transformer_config, vae_config, configs[TEXT_ENCODER])
-    _check_tokenizer(path / TOKENIZER)
+    text_tokens = _read_text_tokens(path / TOKENIZER)
     tensors = {name: read_headers(weight_files(path / name, WEIGHT_STEM[name])) for name in _CLASSES}
     _check_transformer_tensors(path, tensors[TRANSFORMER], transformer_config)
     published = preset_for(variant, levels=scheduler.levels, zero_star=bool(index.get("is_cfg_zero_star")))
@@ -110,6 +114,7 @@ def inspect(path: str | Path) -> CheckpointInfo:
         transformer_config=transformer_config,
         vae_config=vae_config,
         text_encoder_config=configs[TEXT_ENCODER],
+        text_tokens=text_tokens,
         preset=own.applied_to(published),
         random_weights=own.random_weights,
         geometry=_geometry(scheduler, vae_config),
@@ -227,9 +232,11 @@ def _check_widths(transformer: Mapping[str, Any], vae: Mapping[str, Any], text: 
         )
 
 
-def _check_tokenizer(folder: Path) -> None:
+def _read_text_tokens(folder: Path) -> int:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
         raise InputError(f"{str(folder)!r} has neither tokenizer.json nor spiece.model: download the checkpoint again")
+    settings = folder / "tokenizer_config.json"
+    return prompt_tokens(read_json(settings).get("model_max_length", inf) if settings.is_file() else inf)
 
 
 def _check_transformer_tensors(path: Path, stored: Mapping[str, TensorEntry], config: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ videos are noise. B batch, S text tokens, E width of the text encoder.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from helios.checkpoints.presets import OwnSettings, preset_for
 from helios.checkpoints.random import PRESETS, distribution, text_encoder_shapes
 from helios.checkpoints.tensor_files import TensorEntry
 from helios.errors import InputError
+from helios.models.text_encoder import prompt_tokens
 from helios.schedulers.config import SchedulerConfig
 from helios.shapes import Geometry
 
@@ -125,6 +126,7 @@ def _info(name: str, size: _Size, variant: Variant) -> SyntheticInfo:
         transformer_config=size.transformer,
         vae_config=size.vae,
         text_encoder_config=size.text_encoder,
+        text_tokens=prompt_tokens(inf),
         preset=size.own.applied_to(published),
         random_weights=True,
         geometry=Geometry(levels=scheduler.levels),
@@ -192,7 +194,7 @@ def load_vae(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtyp
 
 def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> "SyntheticPrompts":
     """What stands for tokenizer and text encoder."""
-    return SyntheticPrompts(info.transformer_config["text_dim"], device, dtype)
+    return SyntheticPrompts(info.transformer_config["text_dim"], device, dtype, max_tokens=info.text_tokens)
 
 
 def _fill(model: nn.Module, device: torch.device | str, dtype_of: Callable[[str], torch.dtype]) -> nn.Module:
@@ -217,7 +219,7 @@ class SyntheticPrompts:
 
     loaded = False
 
-    def __init__(self, width: int, device: torch.device | str, dtype: torch.dtype, *, max_tokens: int = 512) -> None:
+    def __init__(self, width: int, device: torch.device | str, dtype: torch.dtype, *, max_tokens: int) -> None:
         self.width, self.device, self.dtype, self.max_tokens = width, device, dtype, max_tokens
 
     def check(self, prompt: str, *, allow_empty: bool = False) -> int:

@@ -29,6 +29,7 @@ class DryRun:
         plan: sizes, levels, guidance. Guidance doubles the batch of a step.
         batch: videos made together.
         dtype, vae_dtype: precision of the two models.
+        text_tokens: what prompts are padded to.
         layers: build only that many blocks, which are all alike; None for all of them.
         approximations: names; of them ``history`` changes what is computed.
     """
@@ -43,7 +44,7 @@ class DryRun:
         dtype: torch.dtype = torch.float32,
         vae_dtype: torch.dtype = torch.float32,
         layers: int | None = None,
-        text_tokens: int = 512,
+        text_tokens: int,
         approximations: Collection[str] = (),
     ) -> None:
         config = dict(transformer_config)

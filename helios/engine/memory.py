@@ -27,7 +27,6 @@ from helios.models.transformer.rounding import rounded_weights
 from helios.ops.conv3d import half_units
 from helios.sampling.plan import SamplingPlan
 
-_TEXT_TOKENS = 512
 # Before anything is loaded: the libraries (550 MiB were measured on a CPU, H.264 included), and with an accelerator its
 # driver in host memory and its context on the device.
 _CPU_BASE = 640 << 20
@@ -120,6 +119,7 @@ def footprint(
         batch=batch,
         dtype=dtype,
         vae_dtype=_computed_in(vae_dtype, device),
+        text_tokens=info.text_tokens,
         layers=2,  # one like all the others, and the last
     )
     text, history = dry.encode_text(), dry.encode_history()
@@ -187,7 +187,7 @@ def _saved_by_rounding(info: CheckpointInfo, dtype: torch.dtype) -> int:
 
 
 def _text_encoding_bytes(info: CheckpointInfo) -> int:
-    return 3 * info.text_encoder_config["num_heads"] * _TEXT_TOKENS**2 * torch.float32.itemsize
+    return 3 * info.text_encoder_config["num_heads"] * info.text_tokens**2 * torch.float32.itemsize
 
 
 def _computed_in(vae_dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -209,7 +209,7 @@ def _prompt_bytes(info: CheckpointInfo, plan: SamplingPlan, dtype: torch.dtype, 
     per_token = config["text_dim"] + width * (1 + 2 * config["num_layers"])
     # Under guidance the conditional and the unconditional prompt are kept, and both again as one batch.
     copies = 4 if plan.guidance.needs_negative else 1
-    return copies * batch * _TEXT_TOKENS * per_token * dtype.itemsize
+    return copies * batch * info.text_tokens * per_token * dtype.itemsize
 
 
 def _kept_bytes(info: CheckpointInfo, tokens: int, approximations: Collection[str]) -> int:

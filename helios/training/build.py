@@ -278,7 +278,7 @@ class _Builder:
         return EncodedCaptions(
             tokenizer=tokenizer,
             encoder=encoder or self._text_encoder(),
-            tokens=prompt_tokens(tokenizer),
+            tokens=prompt_tokens(tokenizer.model_max_length),
             precision=self.phase.precision,
             dropout=text.dropout,
         )

@@ -7,7 +7,7 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from helios.checkpoints import Variant, inspect
+from helios.checkpoints import Variant, inspect, resolve
 from helios.checkpoints.layout import published_scheduler
 from helios.checkpoints.random import write_random_checkpoint
 from helios.conditioning.guidance import ClassifierFree, ClassifierFreeZeroStar, NoGuidance
@@ -70,6 +70,17 @@ def test_a_scheduler_of_the_authors_own_code_is_understood(tiny, tmp_path):
     edit_json(copy / "scheduler" / "scheduler_config.json", _class_name="HeliosScheduler", scheduler_type="dmd")
     edit_json(copy / "model_index.json", scheduler=["diffusers", "HeliosScheduler"])
     assert inspect(copy).variant is Variant.DISTILLED
+
+
+def test_prompts_are_padded_to_what_the_tokenizer_says(tiny, tmp_path):
+    assert inspect(tiny("base")).text_tokens == 512
+    assert inspect(resolve("small-base")).text_tokens == 40
+    settings = copy_of(tiny("base"), tmp_path) / "tokenizer" / "tokenizer_config.json"
+    for stored, tokens in ((77, 77), (10**30, 512), (None, 512)):
+        edit_json(settings, model_max_length=stored)
+        assert inspect(settings.parents[1]).text_tokens == tokens
+    settings.unlink()
+    assert inspect(settings.parents[1]).text_tokens == 512
 
 
 def test_inspecting_reads_no_weights_and_imports_no_model_library(tiny):

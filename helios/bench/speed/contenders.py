@@ -233,7 +233,7 @@ def _text_arguments(helios: Helios, prepared: Prepared) -> dict[str, Any]:
     """The prompts, or their states where there is no text encoder to run."""
     prompts = {"prompt": prepared.request.timelines[0].prompts[0], "negative_prompt": prepared.request.negative}
     if not isinstance(helios.info, SyntheticInfo):
-        return prompts
+        return prompts | {"max_sequence_length": helios.info.text_tokens}  # padding is attended to
     return {f"{name}_embeds": helios.encoder.encode([text]) for name, text in prompts.items()}
 
 

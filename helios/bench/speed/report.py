@@ -102,8 +102,19 @@ def _provenance(result: dict) -> list[str]:
         if Fp8Linears.name in made["names"]:
             lines.append(f"The floor counts 8-bit products at the rate of {settings['dtype']} ones.")
     for name, difference in result["differences"].items():
-        lines.append(f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.")
+        lines.append(
+            f"Largest difference of the frames (in [0, 1]) to {name}: {difference:.1e}.{_doubt(result, difference)}"
+        )
     return ["  \n".join([*lines, f"`{result['command']}`"])]
+
+
+def _doubt(result: dict, difference: float) -> str:
+    """What to think of a ratio between programs that made different frames where nothing but rounding may differ."""
+    settings = result["settings"]
+    exact = settings["dtype"] == settings["vae_dtype"] == "float32" and result.get("approximations") is None
+    return (
+        " **These are other frames: the ratio compares two different things.**" if exact and difference > 0.01 else ""
+    )
 
 
 def plot_chunk(result: dict, path: Path) -> Path:

@@ -80,8 +80,7 @@ def measure_speed(
     others = OtherWork()
     runs = _in_turns(contenders, config.rounds, progress)
     taken = others.shares()
-    configs, names = (helios.info.transformer_config, helios.info.vae_config), helios.transformer.approximations
-    work = count_chunk(*configs, prepared.plan, approximations=names)
+    work = _work_of(helios, prepared)
     figures = _figures(runs["helios"], config.fps)
     file_s = _file_seconds(runs["helios"][-1].last_frames_FHWC, prepared.request.fps)
     figures |= {"warm_up_s": warm_up_s, "file_s": file_s}
@@ -130,6 +129,12 @@ def _timed(call: Callable[[], object]) -> float:
 
 def _others(helios: Helios, prepared: Prepared, config: SpeedConfig) -> list[Contender]:
     return [DiffusersContender(helios, prepared, compiled=name.endswith("compiled")) for name in config.against]
+
+
+def _work_of(helios: Helios, prepared: Prepared) -> ChunkWork:
+    info, names = helios.info, helios.transformer.approximations
+    configs, tokens = (info.transformer_config, info.vae_config), info.text_tokens
+    return count_chunk(*configs, prepared.plan, text_tokens=tokens, approximations=names)
 
 
 def _in_turns(contenders: Sequence[Contender], rounds: int, progress: Progress) -> dict[str, list[Run]]:

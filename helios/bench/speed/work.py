@@ -48,7 +48,7 @@ def count_chunk(
     vae_config: Mapping[str, Any],
     plan: SamplingPlan,
     *,
-    text_tokens: int = 512,
+    text_tokens: int,
     approximations: Collection[str] = (),
 ) -> ChunkWork:
     """Count the operations of a chunk of ``plan`` on a model with these configurations, made approximate by these."""

@@ -30,12 +30,13 @@ class PromptEncoder:
     Args:
         tokenizer: a T5 tokenizer of ``transformers``.
         load_encoder: makes the UMT5 encoder, on its device, in evaluation mode.
-        max_tokens: S, the fixed length that prompts are padded to; None for :func:`prompt_tokens` of the tokenizer.
+        max_tokens: S, the fixed length that prompts are padded to; None for :func:`prompt_tokens` of the
+            tokenizer.
     """
 
     def __init__(self, tokenizer: Any, load_encoder: Callable[[], nn.Module], *, max_tokens: int | None = None) -> None:
         self.tokenizer = tokenizer
-        self.max_tokens = prompt_tokens(tokenizer) if max_tokens is None else max_tokens
+        self.max_tokens = prompt_tokens(tokenizer.model_max_length) if max_tokens is None else max_tokens
         self._load_encoder = load_encoder
         self._encoder: nn.Module | None = None
         self._states: OrderedDict[str, Tensor] = OrderedDict()
@@ -142,12 +143,12 @@ class PromptEncoder:
         return ids
 
 
-def prompt_tokens(tokenizer: Any) -> int:
-    """What prompts are padded to: the tokenizer's own limit, at most the 512 of the released models.
+def prompt_tokens(limit: float) -> int:
+    """What prompts are padded to: the tokenizer's own limit (``model_max_length``), at most the 512 of the released models.
 
     Padding is attended to, so a model must be used with the length it was trained with.
     """
-    return min(MAX_TOKENS, tokenizer.model_max_length)
+    return int(min(MAX_TOKENS, limit))
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -13,7 +13,7 @@ from helios.bench.speed.machine import Machine
 from helios.bench.speed.operations import time_by_kind
 from helios.bench.speed.run import _growth
 from helios.bench.speed.work import ChunkWork
-from helios.checkpoints import synthetic_info
+from helios.checkpoints import inspect, resolve, synthetic_info
 from helios.cli.main import run
 from helios.engine.approximation import Fp8Linears, ReusedHistory
 from helios.engine.pace import DecodeAhead
@@ -116,6 +116,25 @@ def test_models_without_files_run_and_equal_the_published_pipeline(variant):
     result = measured(synthetic_info(f"tiny-random-{variant}"), against=against, pace=DecodeAhead())
     assert result["settings"]["pace"] == "DecodeAhead"
     assert all(difference < 1e-4 for difference in result["differences"].values())
+
+
+def test_the_shipped_model_reads_prompts_as_long_as_it_was_trained_with(small):
+    """Padding is attended to, and the published pipeline pads to 512 tokens unless told otherwise."""
+    assert small["differences"]["diffusers"] < 4e-4
+    assert "other frames" not in markdown(small)
+
+
+def test_other_frames_are_said(small):
+    """A ratio between two different videos must not pass for a speed-up; half precision and approximations may differ."""
+    wrong = small | {"differences": {"diffusers": 0.5}}
+    assert "to diffusers: 5.0e-01. **These are other frames" in markdown(wrong)
+    half = small["settings"] | {"vae_dtype": "bfloat16"}
+    assert "other frames" not in markdown(wrong | {"settings": half})
+
+
+@pytest.fixture(scope="module")
+def small():
+    return measured(inspect(resolve("small-distilled")), against=("diffusers",))
 
 
 def test_a_half_vae_says_what_it_costs(helios_of):

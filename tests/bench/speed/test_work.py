@@ -15,7 +15,9 @@ def chunk(name, steps, height=384, width=640, approximations=(), **more):
     plan = SamplingPlan(
         geometry=info.geometry, scheduler=info.scheduler, height=height, width=width, steps=steps, **settings
     )
-    return count_chunk(info.transformer_config, info.vae_config, plan, approximations=approximations)
+    return count_chunk(
+        info.transformer_config, info.vae_config, plan, text_tokens=info.text_tokens, approximations=approximations
+    )
 
 
 @pytest.fixture(scope="module")
