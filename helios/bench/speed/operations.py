@@ -1,5 +1,6 @@
 """Where the time of a run goes, by kind of operation, from PyTorch's profiler."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -28,6 +29,7 @@ def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, 
         call: run twice; the first profile of a process also pays for the profiler's own start, and is thrown away.
         device: that ``call`` works on.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's library says on stderr when it starts and stops
     _profiled(call, device)
     profiler, wall = _profiled(call, device)
     on_cpu = device.type == "cpu"
