@@ -292,9 +292,15 @@ def _process_memory() -> DeviceMemory:
 
 
 def _resident() -> int:
+    return _process(os.getpid()).memory_info().rss
+
+
+@cache
+def _process(pid: int):
+    """Opening a process costs more than asking it."""
     import psutil
 
-    return psutil.Process(os.getpid()).memory_info().rss
+    return psutil.Process(pid)
 
 
 def _peak_resident() -> int:

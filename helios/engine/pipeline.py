@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ class Helios:
         vae_device = device if vae_device is None else resolve_device(vae_device)
         dtype, vae_dtype = parse_dtype(dtype, device), parse_dtype(vae_dtype, device)
         loaders = loaders_of(info)
-        with naming_shortage(Precision.of(dtype, vae_dtype)):
+        with naming_shortage(partial(Precision.of, dtype, vae_dtype)):
             encoder = loaders.load_prompt_encoder(info, device=device, dtype=dtype)
             if prompts:
                 _encode_and_release(encoder, prompts, guided=info.preset.guidance.needs_negative)
@@ -285,7 +286,7 @@ class Helios:
         request, noise = prepared.request, prepared.request.noise_source()
         motion = Motion(amount=request.motion)
         batch = len(request.seeds)
-        with naming_shortage(self.precision, request):
+        with naming_shortage(lambda: self.precision, request):
             rollout = prepared.start.state(self.vae, prepared.plan, noise, motion, batch, self.device)
         state = SessionState(
             rollout=rollout,

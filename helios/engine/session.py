@@ -181,7 +181,7 @@ class Session:
 
         Raises: GenerationError when numbers break or memory runs out; what was handed out before can be saved.
         """
-        with naming_shortage(self._parts.precision, self.request):
+        with naming_shortage(lambda: self._parts.precision, self.request):
             return next(self._stream)
 
     def set_prompt(self, prompt: str, *, blend: int = 0) -> int:
@@ -199,7 +199,7 @@ class Session:
             raise InputError(
                 f"a new prompt could show from frame {first_frame}, the video ends at {end}: make it longer"
             )
-        with naming_shortage(self._parts.precision, self.request):
+        with naming_shortage(lambda: self._parts.precision, self.request):
             return self._text.change(prompt, blend=blend) * self.plan.geometry.chunk_frames
 
     def cancel(self) -> None:

@@ -1,6 +1,6 @@
 """Running out of memory, said in one sentence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from helios.device import is_out_of_memory
@@ -10,11 +10,11 @@ from helios.errors import GenerationError
 
 
 @contextmanager
-def naming_shortage(precision: Precision, request: Request | None = None) -> Iterator[None]:
+def naming_shortage(precision: Callable[[], Precision], request: Request | None = None) -> Iterator[None]:
     """Turn an allocator's error into one that says what was too much.
 
     Args:
-        precision: of the model.
+        precision: says that of the model; asked when memory has run out, since reading it takes a millisecond.
         request: the run; None while the model is loaded.
     Raises: GenerationError.
     """
@@ -28,5 +28,5 @@ def naming_shortage(precision: Precision, request: Request | None = None) -> Ite
             videos = f" ({len(request.seeds)} videos together)" if len(request.seeds) > 1 else ""
             doing, kept = f"at {request.height}x{request.width}{videos}", "; chunks that were finished are kept"
         raise GenerationError(
-            f"out of memory {doing} in {precision}: `helios plan` says what needs less and what fits here{kept}"
+            f"out of memory {doing} in {precision()}: `helios plan` says what needs less and what fits here{kept}"
         ) from error

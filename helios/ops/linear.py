@@ -32,7 +32,7 @@ def _choose(x_E: Tensor, weight_DE: Tensor, bias_D: Tensor | None) -> str:
 
 
 def _onednn_pays(x_E: Tensor, weight_DE: Tensor, bias_D: Tensor | None) -> bool:
-    if not eager_float32_on_cpu(x_E, weight_DE, bias_D) or not mkl_is_slow_here():
+    if not eager_float32_on_cpu(x_E, weight_DE, bias_D) or not mkl_is_slow_here():  # a compiler stops at the first
         return False
     plain = type(weight_DE) in (Tensor, torch.nn.Parameter) and weight_DE.is_contiguous()
     return plain and 2 * x_E.numel() * weight_DE.shape[0] >= _WORTH_ONEDNN_FLOP
