@@ -37,7 +37,7 @@ AccelerateOption = Annotated[
         "--accelerate",
         metavar="HOW",
         help="The same video sooner: `fused` (one product for queries, keys and values), `compiled` (blocks and the "
-        "VAE's norm; the first chunk waits for the compiler, half a minute or more), `fused,compiled`, or a folder that `helios compile` made.",
+        "VAE's norm; compiling comes first, half a minute or more), `fused,compiled`, or a folder that `helios compile` made.",
     ),
 ]
 ApproximateOption = Annotated[

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,7 +148,17 @@ class Setup:
         if left:
             cost = helios.approximate(prepared, *left, decoding=self.decoding)
             typer.echo(told([each.name for each in left], cost), err=True)
-        return helios.accelerate(*self.accelerations)
+        helios.accelerate(*self.accelerations)
+        if any(each.compiles for each in self.accelerations):
+            self._compile(helios, prepared)
+        return helios
+
+    def _compile(self, helios: "Helios", prepared: "Prepared") -> None:
+        """Before the run, which then tells its own speed and not the compiler's."""
+        typer.echo("compiling for this size: half a minute or more, less once the compiler's cache knows it", err=True)
+        began = time.perf_counter()
+        helios.warm_up(prepared, decoding=self.decoding)
+        typer.echo(f"compiled in {time.perf_counter() - began:.0f} s", err=True)
 
     def _nearly(self, recorded: "Precision") -> "tuple[Approximation, ...]":
         """The approximations that were asked for, or else recorded. Raises: InputError beside compiled packages."""

@@ -5,7 +5,7 @@ They change the order of floating-point operations at most. What no GPU has run 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 class Acceleration(Protocol):
-    """Changes how a transformer and a VAE compute, not what."""
+    """Changes how a transformer and a VAE compute, not what.
+
+    Attributes:
+        compiles: whether the first run of a size waits for a compiler, unless :meth:`Helios.warm_up` came before.
+    """
+
+    compiles: ClassVar[bool]
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         """Change the loaded parts in place; nothing takes it back.
@@ -32,6 +38,8 @@ class FusedProjections:
     """Queries, keys and values of self attention as one matrix product. Weights keep their names and their size; those
     that were mapped from a file become memory of this process.
     """
+
+    compiles: ClassVar[bool] = False
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         transformer.fuse_projections()
@@ -49,6 +57,7 @@ class CompiledBlocks:
         backend: of ``torch.compile``.
     """
 
+    compiles: ClassVar[bool] = True
     mode: str | None = None
     backend: str = "inductor"
 
@@ -68,6 +77,8 @@ class CompiledNorms:
     Compiling takes some seconds for each size that a decoder has, a third of them once the compiler's own cache knows
     it; :meth:`Helios.warm_up` does it before the first chunk. No GPU has run it with Helios yet.
     """
+
+    compiles: ClassVar[bool] = True
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
         require_compiler(vae.device)

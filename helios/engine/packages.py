@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,7 @@ class PackagedBlocks:
         machine or PyTorch.
     """
 
+    compiles: ClassVar[bool] = False
     folder: str | Path
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from helios.checkpoints.embedded import DEFAULT, SMALL
 from helios.conditioning.picture import Motion
 from helios.device import default_dtype, resolve_device
 from helios.engine.acceleration import Acceleration
-from helios.engine.approximation import Approximation, Fp8Linears, apply_all, measured_steps, psnr
+from helios.engine.approximation import Approximation, Fp8Linears, ReusedHistory, apply_all, measured_steps, psnr
 from helios.engine.approximation import check as check_approximable
 from helios.engine.pace import InTurn, Pace
 from helios.engine.precision import Precision
@@ -198,13 +198,17 @@ class Helios:
         again = self._session(short.plan, state, request.noise_source(), **shown)
         return psnr(exact, _frames_until(again, 2 * chunk))
 
-    def warm_up(self, prepared: Prepared) -> None:
+    def warm_up(self, prepared: Prepared, *, decoding: Decoding = WholeChunks()) -> None:
         """Run every level of a prepared run and the decoder once, so that compilers and libraries have chosen their
         code, and allocators their memory, before the first chunk. Changes nothing else.
+
+        Args:
+            decoding: that of the run; parts of a chunk are other sizes than whole ones.
         """
-        steps = tuple(_first_run(prepared.plan, level) for level in range(self.info.geometry.levels))
+        kept = int(ReusedHistory.name in self.transformer.approximations)  # steps after the first leave its rows out
+        steps = tuple(_first_run(prepared.plan, level) + kept for level in range(self.info.geometry.levels))
         request = replace(prepared.request, num_frames=1, steps=steps, amplify_first_chunk=False)
-        for _ in self.open(replace(prepared, request=request, plan=plan_for(self.info, request))):
+        for _ in self.open(replace(prepared, request=request, plan=plan_for(self.info, request)), decoding=decoding):
             pass
 
     def prepare(self, prompts: str | Sequence[str] | None = None, **settings) -> Prepared:

@@ -13,6 +13,8 @@ from helios.cli.main import run
 from helios.cli.options import parse_accelerations, parse_approximations
 from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections
 from helios.engine.approximation import Fp8Linears, ReusedHistory
+from helios.engine.pipeline import Helios
+from helios.engine.session import EarlyFrames, WholeChunks
 
 PROMPT = "A red circle moves slowly from left to right."
 SMALL = ["--height", "64", "--width", "64", "--steps", "1,1,1", "--no-amplify-first-chunk", "--device", "cpu"]
@@ -291,6 +293,22 @@ def test_a_missing_compiler_is_said_before_anything_loads(model, capsys, tmp_pat
     assert run([*command, "-m", model, *how]) == 2
     assert capsys.readouterr().err.count("compiling for the CPU needs a C++ compiler and there is none") == 1
     assert not list(tmp_path.glob("*.mp4*"))
+
+
+def test_compiling_comes_before_the_run_and_is_said(model, capsys, monkeypatch):
+    """The run's own figures are then those of the compiled model; parts of a chunk are other sizes than whole ones."""
+    warmed = []
+    monkeypatch.setattr("helios.engine.acceleration.require_compiler", lambda device: None)
+    for compiled in (CompiledBlocks, CompiledNorms):
+        monkeypatch.setattr(compiled, "apply", lambda self, transformer, vae: None)
+    monkeypatch.setattr(Helios, "warm_up", lambda self, prepared, *, decoding: warmed.append(type(decoding)))
+    assert generate(PROMPT, "-m", model, "-n", "1", "-o", "a.npy", "--accelerate", "compiled", *SMALL) == 0
+    assert "compiled in 0 s" in capsys.readouterr().err
+    assert generate(PROMPT, "-m", model, "-n", "1", "-o", "b.npy", "--accelerate", "fused", *SMALL) == 0
+    assert "compil" not in capsys.readouterr().err
+    early = ["--accelerate", "compiled", "--decode", "early"]
+    assert generate(PROMPT, "-m", model, "-n", "1", "-o", "c.npy", *early, *SMALL) == 0
+    assert warmed == [WholeChunks, EarlyFrames]
 
 
 def test_an_approximation_is_said_recorded_and_repeated(model, capsys, tmp_path):

@@ -93,6 +93,16 @@ def test_a_reused_history_takes_compiled_and_fused_blocks(load):
     assert np.abs(frames_of(plain, **DISTILLED) - frames_of(other, **DISTILLED)).max() < 1e-5
 
 
+def test_warm_up_meets_every_shape_of_a_reused_history(load):
+    helios, shapes = load("distilled"), set()
+    apply_all(helios.transformer, [ReusedHistory()])
+    helios.transformer.blocks[0].register_forward_pre_hook(lambda _, inputs: shapes.add(inputs[0].shape[1]))
+    helios.warm_up(helios.prepare(PROMPT, **DISTILLED))
+    warmed = set(shapes)
+    frames_of(helios, **{**DISTILLED, "steps": (2, 2, 2)})
+    assert shapes == warmed and len(warmed) == 4  # the first level with its history and without, the others without
+
+
 def test_a_reused_history_does_not_grow_with_the_video(load):
     helios = load("distilled")
     apply_all(helios.transformer, [ReusedHistory()])
