@@ -23,13 +23,12 @@ def compile_blocks(
 
     Example: `helios compile -m helios-distilled -o packages`
     """
-    from helios.device import resolve_device
     from helios.engine.acceleration import require_compiler
     from helios.engine.packages import build_packages
     from helios.engine.pipeline import Helios
     from helios.engine.prepare import prepare
 
-    require_compiler(resolve_device(device))
+    require_compiler()
     info = find_model(model)
     prepared = prepare(info, "a red circle moves right", height=height, width=width)
     helios = Helios.from_info(info, device=device, dtype=dtype, prompts=prepared.prompts)

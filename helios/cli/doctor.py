@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from helios.cli.options import JsonOption
+from helios.errors import InputError
 
 _EXTRAS = {
     "train": ("peft", "tensorboard", "matplotlib"),
@@ -61,6 +62,7 @@ def _report() -> dict:
         "container_limit": limit,
         "disk_here": f"{_gib(shutil.disk_usage(Path.cwd()).free)} free",
         "h264_encoder": _h264(),
+        "compiler": _compiler(),
         "packages": [f"{name} {_version(name)}" for name in ("diffusers", "transformers", "av", "safetensors")],
         "extras": [_extra(name, modules) for name, modules in _EXTRAS.items()],
         "unproven": list(_UNPROVEN),
@@ -82,6 +84,16 @@ def _h264() -> str:
     import av
 
     return "libx264" if "libx264" in av.codecs_available else "missing: reinstall PyAV from its wheel (pip install av)"
+
+
+def _compiler() -> str:
+    from helios.engine.acceleration import require_compiler
+
+    try:
+        require_compiler()
+    except InputError:
+        return "missing: install g++ or name one in CXX, for --accelerate compiled and helios compile"
+    return "ready"
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> str:

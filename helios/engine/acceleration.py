@@ -62,8 +62,8 @@ class CompiledBlocks:
     backend: str = "inductor"
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
-        if self.backend == "inductor":
-            require_compiler(transformer.device)
+        if self.backend == "inductor" and transformer.device.type == "cpu":
+            require_compiler()
         # One graph per level, twice (the last block drops its history rows), and again for other sizes and batches.
         _allow_recompiling()
         for block in transformer.blocks:
@@ -81,18 +81,17 @@ class CompiledNorms:
     compiles: ClassVar[bool] = True
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
-        require_compiler(vae.device)
+        if vae.device.type == "cpu":
+            require_compiler()
         _allow_recompiling()
         vae.backends["channel_norm_silu"] = "compiled"
 
 
-def require_compiler(device: torch.device) -> None:
-    """Refuse to compile for the CPU without a C++ compiler. Accelerators are left to PyTorch's own message.
+def require_compiler() -> None:
+    """Refuse what needs a C++ compiler where there is none: compiling for the CPU, and packages for any device.
 
-    Raises: InputError when there is none.
+    Raises: InputError.
     """
-    if device.type != "cpu":
-        return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -100,8 +99,7 @@ def require_compiler(device: torch.device) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise InputError(
-            "compiling for the CPU needs a C++ compiler and there is none: install g++ or name one in CXX, or run without "
-            "compiling"
+            "compiling needs a C++ compiler and there is none: install g++ or name one in CXX, or run without compiling"
         ) from error
 
 

@@ -41,10 +41,10 @@ def build_packages(transformer: "HeliosTransformer3DModel", warm_up: Callable[[]
         folder: made if it is not there; needs a few megabytes per level and a C++ compiler. Packages of other shapes
             stay in it if they were made for the same machine, versions and transformer; others go.
     Returns: the folder.
-    Raises: InputError for a transformer that has been made approximate, and on a CPU without a C++ compiler.
+    Raises: InputError for a transformer that has been made approximate, and where no C++ compiler is.
     """
     _refuse_approximate(transformer)
-    require_compiler(transformer.device)
+    require_compiler()
     folder, manifest = Path(folder), json.dumps(_manifest(transformer), indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     _begin(folder, manifest)

@@ -40,6 +40,12 @@ def test_doctor_reports_without_failing(capsys):
     assert report["h264_encoder"] == "libx264"
 
 
+@pytest.mark.usefixtures("no_compiler")
+def test_doctor_says_what_a_missing_compiler_is_for(capsys):
+    assert run(["doctor", "--json"]) == 0
+    assert "--accelerate compiled" in json.loads(capsys.readouterr().out)["compiler"]
+
+
 def test_doctor_does_not_claim_more_than_was_run(capsys):
     assert run(["doctor", "--json"]) == 0
     unproven = json.loads(capsys.readouterr().out)["unproven"]
