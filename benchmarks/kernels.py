@@ -114,6 +114,12 @@ def operations() -> list[Operation]:
             shapes=((1, 24, 5, 18, 22), (40, 24, 3, 3, 3), (40,)),
             names=("reference", "native", "onednn"),
         ),
+        Operation(
+            name="channel_norm_silu",
+            call=_norm_silu,
+            shapes=((1, 24, 5, 18, 22), (24,)),
+            names=tuple(backends("channel_norm_silu")),
+        ),
     ]
 
 

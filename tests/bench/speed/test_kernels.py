@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import kernels
 
 from helios.errors import InputError
+from helios.ops.backends import _LOADERS, backends
 
 CPU = torch.device("cpu")
 
@@ -20,6 +21,11 @@ def test_every_backend_equals_its_reference(dtype):
     assert [row for row in rows if not row["ok"]] == []
     ran = {row["op"] for row in rows if row["backend"] == "auto" and row["error"] is not None}
     assert ran == {operation.name for operation in kernels.operations()}
+
+
+def test_no_operation_with_a_choice_of_backends_is_left_out():
+    with_a_choice = {operation for operation, _ in _LOADERS if len(backends(operation)) > 1}
+    assert with_a_choice <= {operation.name for operation in kernels.operations()}
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch):
