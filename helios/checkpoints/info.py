@@ -236,7 +236,12 @@ def _read_text_tokens(folder: Path) -> int:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
         raise InputError(f"{str(folder)!r} has neither tokenizer.json nor spiece.model: download the checkpoint again")
     settings = folder / "tokenizer_config.json"
-    return prompt_tokens(read_json(settings).get("model_max_length", inf) if settings.is_file() else inf)
+    limit = read_json(settings).get("model_max_length") if settings.is_file() else None
+    if limit is None:
+        return prompt_tokens(inf)
+    if not isinstance(limit, int | float) or limit < 1:
+        raise InputError(f"{str(settings)!r} has model_max_length={limit!r}: it must be 1 or more; download it again")
+    return prompt_tokens(limit)
 
 
 def _check_transformer_tensors(path: Path, stored: Mapping[str, TensorEntry], config: Mapping[str, Any]) -> None:

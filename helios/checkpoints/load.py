@@ -101,7 +101,7 @@ def load_prompt_encoder(info: CheckpointInfo, device: torch.device | str, dtype:
             f"the checkpoint contradicts itself: its tokenizer knows {len(tokenizer)} tokens but its text encoder only "
             f"{rows}; take tokenizer/ and text_encoder/ from the same model"
         )
-    return PromptEncoder(tokenizer, lambda: load_text_encoder(info, device, dtype))
+    return PromptEncoder(tokenizer, lambda: load_text_encoder(info, device, dtype), max_tokens=info.text_tokens)
 
 
 def load_text_encoder(info: CheckpointInfo, device: torch.device | str, dtype: torch.dtype) -> nn.Module:

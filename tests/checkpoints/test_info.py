@@ -79,6 +79,10 @@ def test_prompts_are_padded_to_what_the_tokenizer_says(tiny, tmp_path):
     for stored, tokens in ((77, 77), (10**30, 512), (None, 512)):
         edit_json(settings, model_max_length=stored)
         assert inspect(settings.parents[1]).text_tokens == tokens
+    for wrong in ("many", 0, -3, [40]):
+        edit_json(settings, model_max_length=wrong)
+        with pytest.raises(InputError, match="tokenizer_config.json' has model_max_length=.*: it must be 1 or more"):
+            inspect(settings.parents[1])
     settings.unlink()
     assert inspect(settings.parents[1]).text_tokens == 512
 
