@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from helios.errors import HeliosError, InputError
+
+if TYPE_CHECKING:
+    import psutil
 
 _WITHOUT_FLOAT64 = {"mps", "npu"}
 _WITHOUT_PINNED_MEMORY = {"mps"}
@@ -296,7 +300,7 @@ def _resident() -> int:
 
 
 @cache
-def _process(pid: int):
+def _process(pid: int) -> "psutil.Process":
     """Opening a process costs more than asking it."""
     import psutil
 

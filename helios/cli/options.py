@@ -84,7 +84,7 @@ def parse_accelerations(how: str | None, device: "torch.device") -> "tuple[Accel
 
     Raises: InputError for anything else, and for ``compiled`` on a CPU without a C++ compiler.
     """
-    from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections, require_compiler
+    from helios.engine.acceleration import CompiledBlocks, CompiledNorms, FusedProjections, require_compiler_for
     from helios.engine.packages import PackagedBlocks
 
     if how is None:
@@ -95,8 +95,8 @@ def parse_accelerations(how: str | None, device: "torch.device") -> "tuple[Accel
     }
     asked = how.split(",")
     if set(asked) <= set(known):
-        if "compiled" in asked and device.type == "cpu":
-            require_compiler()
+        if "compiled" in asked:
+            require_compiler_for(device)
         return tuple(each for name in known if name in asked for each in known[name])
     if Path(how).is_dir():
         return (PackagedBlocks(folder=how),)

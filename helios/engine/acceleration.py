@@ -62,10 +62,10 @@ class CompiledBlocks:
     backend: str = "inductor"
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
-        if self.backend == "inductor" and transformer.device.type == "cpu":
-            require_compiler()
+        if self.backend == "inductor":
+            require_compiler_for(transformer.device)
         # One graph per level, twice (the last block drops its history rows), and again for other sizes and batches.
-        _allow_recompiling()
+        allow_recompiling()
         for block in transformer.blocks:
             block.compile(fullgraph=True, dynamic=False, mode=self.mode, backend=self.backend)
 
@@ -81,10 +81,18 @@ class CompiledNorms:
     compiles: ClassVar[bool] = True
 
     def apply(self, transformer: "HeliosTransformer3DModel", vae: "HeliosVAE") -> None:
-        if vae.device.type == "cpu":
-            require_compiler()
-        _allow_recompiling()
+        require_compiler_for(vae.device)
+        allow_recompiling()
         vae.backends["channel_norm_silu"] = "compiled"
+
+
+def require_compiler_for(device: torch.device) -> None:
+    """Refuse to compile while running where a CPU has no compiler; those of accelerators are left to PyTorch to miss.
+
+    Raises: InputError.
+    """
+    if device.type == "cpu":
+        require_compiler()
 
 
 def require_compiler() -> None:
@@ -103,6 +111,6 @@ def require_compiler() -> None:
         ) from error
 
 
-def _allow_recompiling() -> None:
+def allow_recompiling() -> None:
     """Every size is a graph of its own, and PyTorch gives up on a function after eight."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)

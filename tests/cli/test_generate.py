@@ -279,7 +279,7 @@ def test_accelerations_keep_the_video(model):
 
 
 def test_the_ways_to_accelerate(monkeypatch):
-    monkeypatch.setattr("helios.engine.acceleration.require_compiler", lambda: None)
+    monkeypatch.setattr("helios.engine.acceleration.require_compiler_for", lambda device: None)
     here = torch.device("cpu")
     assert parse_accelerations(None, here) == ()
     assert parse_accelerations("compiled", here) == (CompiledBlocks(), CompiledNorms())
@@ -298,7 +298,7 @@ def test_a_missing_compiler_is_said_before_anything_loads(model, capsys, tmp_pat
 def test_compiling_comes_before_the_run_and_is_said(model, capsys, monkeypatch):
     """The run's own figures are then those of the compiled model; parts of a chunk are other sizes than whole ones."""
     warmed = []
-    monkeypatch.setattr("helios.engine.acceleration.require_compiler", lambda: None)
+    monkeypatch.setattr("helios.engine.acceleration.require_compiler_for", lambda device: None)
     for compiled in (CompiledBlocks, CompiledNorms):
         monkeypatch.setattr(compiled, "apply", lambda self, transformer, vae: None)
     monkeypatch.setattr(Helios, "warm_up", lambda self, prepared, *, decoding: warmed.append(type(decoding)))

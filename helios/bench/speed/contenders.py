@@ -16,6 +16,7 @@ from helios.checkpoints.layout import published_scheduler
 from helios.checkpoints.load import weightless
 from helios.checkpoints.synthetic import SyntheticInfo
 from helios.device import synchronize
+from helios.engine.acceleration import allow_recompiling
 from helios.engine.pace import InTurn, Pace
 from helios.engine.pipeline import Helios
 from helios.engine.prepare import Prepared
@@ -126,7 +127,7 @@ class DiffusersContender:
         self._pipe = _published_pipeline(helios)
         self._pipe.set_progress_bar_config(disable=True)
         if compiled:
-            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+            allow_recompiling()
             self._pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
         self._request, self._device = request, helios.device
         self._denoise = _CallTimer(self._pipe.transformer, "forward", helios.device)

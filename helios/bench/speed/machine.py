@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -47,34 +48,27 @@ class OtherWork:
     """What others took of this host while something was measured: 0 is quiet, 1 is every core taken."""
 
     def __init__(self) -> None:
-        self._began, self._busy, self._own = time.perf_counter(), _busy_s(), time.process_time()
-        self._stolen = _stolen_s()
+        self._began, self._host, self._own = time.perf_counter(), _host_times(), time.process_time()
 
     def shares(self) -> dict[str, float | None]:
         """Since this object was made: of other processes, and of other guests of a virtual host (None where the system
         does not count them).
         """
         cores_s = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
-        others = (_busy_s() - self._busy) - (time.process_time() - self._own)
-        stolen = _stolen_s()
+        before, now = self._host, _host_times()
+        busy = now.user + now.system - before.user - before.system
+        counted = hasattr(now, "steal")  # what a hypervisor gave to others while a core here had work
         return {
-            "busy_with_other_work": max(0.0, others / cores_s),
-            "taken_by_other_guests": None if stolen is None else (stolen - self._stolen) / cores_s,
+            "busy_with_other_work": max(0.0, (busy - (time.process_time() - self._own)) / cores_s),
+            "taken_by_other_guests": (now.steal - before.steal) / cores_s if counted else None,
         }
 
 
-def _busy_s() -> float:
+def _host_times() -> Any:
+    """Seconds of all cores since the host began, by what they went into."""
     import psutil
 
-    times = psutil.cpu_times()
-    return times.user + times.system
-
-
-def _stolen_s() -> float | None:
-    """Seconds that a hypervisor gave to others while a core here had work."""
-    import psutil
-
-    return getattr(psutil.cpu_times(), "steal", None)
+    return psutil.cpu_times()
 
 
 def measure_machine(

@@ -57,9 +57,8 @@ class HeliosVAE:
     Args:
         module: the loaded Diffusers model. It stays the owner of the weights: train ``vae.module``, save it with
             ``vae.module.save_pretrained``; nothing derived from the weights is kept here.
-
-    ``backends`` names what decoding prefers, by operation (:func:`helios.ops.backends.preferring`); empty at first.
-
+    Attributes:
+        backends: what decoding prefers, by operation (:func:`helios.ops.backends.preferring`); empty at first.
     Raises: InputError for a VAE outside the Wan 2.1 family, or whose scale factors contradict its layers.
     """
 
